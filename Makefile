@@ -1,0 +1,41 @@
+# tokbench: see README.md. A GPU is used when there is one, with no other command.
+PYTHON ?= python3
+BIN := .venv/bin
+EXPERIMENT ?= default
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help sweep run test lint bench tables clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@echo 'EXPERIMENT=NAME chooses experiments/NAME.yaml for sweep; ARGS="quantizer=vq seed=1" are passed to run, sweep and test.'
+
+sweep: .venv/done ## run a comparison (EXPERIMENT=default), print its table and where it is written
+	$(BIN)/python -m tokbench.run -m experiments=$(EXPERIMENT) $(ARGS)
+
+run: .venv/done ## one run, for example make run ARGS="quantizer=vq_tuned"
+	$(BIN)/python -m tokbench.run $(ARGS)
+
+test: .venv/done ## the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/done ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/done ## speed, as ratios within one run; use a quiet machine
+	$(BIN)/python -m tests.bench
+
+tables: .venv/done ## results/runs to tables and pictures
+	$(BIN)/python -m tokbench.report
+
+clean: ## remove the environment and all caches; results stay
+	rm -rf .venv .cache .pytest_cache .ruff_cache .mypy_cache *.egg-info
+
+.venv/done: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("tokbench needs Python 3.11 or newer, got " + sys.version.split()[0] + "; try make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from tokbench.quantizers.estimators import ESTIMATORS, rotate, rotation_fallbacks, straight_through
+
+
+def pair(dim: int = 8, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(64, dim, generator=generator)
+    return z, scale * torch.randn(64, dim, generator=generator)
+
+
+def jacobian(z: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    return torch.autograd.functional.jacobian(lambda x: rotate(x, q), z)
+
+
+@pytest.mark.parametrize("name", sorted(ESTIMATORS))
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_value_is_the_code_exactly(name: str, scale: float, dtype: torch.dtype) -> None:
+    z, q = (x.to(dtype) for x in pair(scale=scale))
+    assert torch.equal(ESTIMATORS[name](z.requires_grad_(), q), q)
+
+
+def test_straight_through_copies_the_gradient() -> None:
+    z, q = pair()
+    z.requires_grad_()
+    g = torch.randn_like(q)
+    straight_through(z, q).backward(g)
+    assert torch.equal(z.grad, g)
+
+
+def test_rotation_is_a_scaled_rotation_that_takes_z_to_the_code() -> None:
+    for z, q in zip(*pair(), strict=True):
+        j = jacobian(z, q)
+        ratio = q.norm() / z.norm()
+        torch.testing.assert_close(j.T @ j, ratio**2 * torch.eye(len(z)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(j @ z, q, atol=1e-4, rtol=1e-4)
+        assert torch.linalg.det(j / ratio).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_rotation_scales_the_gradient_by_the_ratio_of_norms() -> None:
+    z, q = pair(scale=0.1)
+    z.requires_grad_()
+    g = torch.randn_like(q)
+    rotate(z, q).backward(g)
+    expected = g.norm(dim=1) * q.norm(dim=1) / z.detach().norm(dim=1)
+    torch.testing.assert_close(z.grad.norm(dim=1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rotation_of_opposite_vectors_is_a_reflection_and_finite() -> None:
+    z = torch.randn(5, generator=torch.Generator().manual_seed(0))
+    q = -2 * z
+    j = jacobian(z, q)
+    torch.testing.assert_close(j @ z, q, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(j.T @ j, 4 * torch.eye(5), atol=1e-4, rtol=1e-4)
+    assert rotation_fallbacks(z, q)[1].item()
+
+
+def test_rotation_of_a_zero_vector_is_straight_through() -> None:
+    z = torch.zeros(3, 4, requires_grad=True)
+    q = torch.ones(3, 4)
+    out = rotate(z, q)
+    assert torch.equal(out, q)
+    out.backward(torch.full((3, 4), 2.0))
+    assert torch.equal(z.grad, torch.full((3, 4), 2.0))
+    assert rotation_fallbacks(z, q)[0].all()
+
+
+def test_no_gradient_reaches_the_codes() -> None:
+    z, q = pair()
+    q.requires_grad_()
+    for estimator in ESTIMATORS.values():
+        out = estimator(z.clone().requires_grad_(), q)
+        assert torch.autograd.grad(out.sum(), q, allow_unused=True)[0] is None

@@ -1,0 +1,97 @@
+"""Every option of conf/ and every experiment composes, and is built; wrong values are named."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokbench import build
+from tokbench.interfaces import TokenSpace
+
+CONF = build.ROOT / "conf"
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("group", sorted(path.name for path in CONF.iterdir() if path.is_dir()))
+def test_every_option_composes(group: str) -> None:
+    assert options(group)
+    for option in options(group):
+        if group == "head":
+            config = build.compose([f"+head@extra={option}"])
+            assert config["extra"]["_target_"]
+        else:
+            extra = ["data.root=somewhere"] if option == "folder" else []
+            config = build.compose([f"{group}={option}", *extra])
+        assert config["name"]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (build.ROOT / "experiments").glob("*.yaml")))
+def test_every_experiment_composes_and_states_a_question(name: str) -> None:
+    config = build.compose([f"experiments={name}"])
+    assert config["experiment"] == name
+    text = (build.ROOT / "experiments" / f"{name}.yaml").read_text()
+    assert "?" in text.splitlines()[1] + text.splitlines()[2]
+
+
+@pytest.mark.parametrize("budget", options("budget"))
+@pytest.mark.parametrize("generation", options("generation"))
+def test_every_generation_preset_and_budget_is_built(generation: str, budget: str) -> None:
+    config = build.compose([f"generation={generation}", f"budget={budget}"])
+    presets = [config["generation"]] if "scheme" in config["generation"] else config["generation"].values()
+    space = TokenSpace((4, 4), 4, (10,), torch.zeros(4), torch.ones(4), lambda i: torch.zeros(*i.shape, 4))
+    for preset in presets:
+        with torch.device("meta"):
+            backbone = build.construct(config["backbone"], dim=4, grid=(4, 4))
+            head = preset["head"] and build.construct(preset["head"], width=backbone.width, codebook_sizes=(10,))
+            scheme = build.construct(preset["scheme"], space, backbone, *([head] if head else []))
+        assert set(scheme.loss_weights) == {"text", "image"}
+
+
+def test_the_wandb_logger_is_built_offline(tmp_path: Path) -> None:
+    config = build.compose(["logger=wandb", "logger.offline=true", f"cache_dir={tmp_path}"])
+    logger = build.construct(config["logger"])
+    assert logger._offline
+
+
+def test_a_wrong_key_is_named_with_the_valid_ones() -> None:
+    node = {"_target_": "tokbench.quantizers.fsq.FiniteScalarQuantizer", "level": [8]}
+    with pytest.raises(ValueError, match="no argument 'level'; it takes: levels"):
+        build.construct(node)
+
+
+def test_a_missing_key_and_a_wrong_target_are_named() -> None:
+    with pytest.raises(ValueError, match="needs levels"):
+        build.construct({"_target_": "tokbench.quantizers.fsq.FiniteScalarQuantizer"})
+    with pytest.raises(ValueError, match=r"importable name such as my.module.Class, got 'my.module.Class'"):
+        build.construct({"_target_": "my.module.Class"})
+
+
+def test_a_tokenizer_by_target_starts_from_its_own_arguments() -> None:
+    overrides = ["tokenizer._target_=tokbench.tokenizers.patches.Patches", "+tokenizer.patch=8"]
+    assert build.compose(overrides)["tokenizer"] == {"_target_": "tokbench.tokenizers.patches.Patches", "patch": 8}
+
+
+def test_the_alias_of_patches_is_the_tokenizer() -> None:
+    alias, direct = build.compose(["quantizer=patches"]), build.compose(["tokenizer=patches"])
+    assert alias["tokenizer"] == direct["tokenizer"]
+    assert alias["name"] == direct["name"] == "patches"
+
+
+def test_the_hash_covers_values_data_and_versions_but_no_paths() -> None:
+    config = build.compose([])
+    base = build.run_hash(config, {"train": "a"}, {"x": 1})
+    assert base == build.run_hash(build.compose(["results_dir=/elsewhere", "force=true"]), {"train": "a"}, {"x": 1})
+    assert base != build.run_hash(build.compose(["seed=1"]), {"train": "a"}, {"x": 1})
+    assert base != build.run_hash(config, {"train": "b"}, {"x": 1})
+    assert base != build.run_hash(config, {"train": "a"}, {"x": 2})
+    assert len(base) == 8
+
+
+def test_help_answers_without_importing_torch() -> None:
+    code = "import sys, tokbench.run; assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=build.ROOT, check=False).returncode == 0

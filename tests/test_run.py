@@ -1,0 +1,228 @@
+"""The command line on real images at budget=smoke: what it leaves behind, and what it says of bad input."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokbench import build, job
+from tokbench.records import RunRecord, read_arrays, read_records
+from tokbench.run import BAD_INPUT, FAILED, OK, STOPPED, main
+
+
+def arguments(folder: Path, *words: str) -> list[str]:
+    return [*words, "budget=smoke", f"results_dir={folder}", f"cache_dir={folder / 'cache'}"]
+
+
+def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["tokbench.run", *words])
+    return main()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder and the output of a two-run `make sweep`."""
+    folder = tmp_path_factory.mktemp("results")
+    words = arguments(folder, "-m", "experiments=default", "quantizer=fsq,continuous_4")
+    command = [sys.executable, "-m", "tokbench.run", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == OK, done.stderr
+    return folder, done.stdout
+
+
+def record_of(folder: Path, name: str) -> RunRecord:
+    (record,) = [record for record in read_records(folder / "runs") if record.name == name]
+    return record
+
+
+def test_a_sweep_leaves_records_tables_and_pictures_and_nothing_else(swept: tuple[Path, str]) -> None:
+    folder, output = swept
+    assert {path.name for path in folder.iterdir()} == {
+        *("runs", "cache", "README.md", "photos-32-smoke.md", "photos-32-smoke.csv"),
+        *("photos-32-smoke-reconstruction.png", "photos-32-smoke-samples.png"),
+    }
+    assert len(list((folder / "runs").iterdir())) == 4
+    assert "| fsq" in output
+    assert f"written: {folder / 'photos-32-smoke.md'}" in output
+
+
+def test_a_record_has_a_full_row(swept: tuple[Path, str]) -> None:
+    folder, _ = swept
+    record = record_of(folder, "fsq")
+    assert record.blocks == {"common": "transfusion", "native": "chameleon"}
+    for key in (
+        *("reconstruction/psnr_db", "reconstruction/ssim", "reconstruction/fd_classifier", "bits/usage"),
+        *("common/generation/fd_classifier", "native/guided/fd_classifier", "native/bits/model_bits_per_image"),
+        *("common/understanding/caption_bits_per_byte", "native/cost/generation_flops_counted"),
+        *("cost/tokenizer_training_flops", "common/training/flattened", "baseline/mean_colour/reconstruction/psnr_db"),
+    ):
+        assert record.metrics[key].value is not None, key
+    assert set(record.data.fingerprints) == {"train", "validation", "test", "generation"}
+    assert record.environment["torch"] == torch.__version__.split("+")[0]
+    arrays = read_arrays(record, folder / "runs")
+    assert arrays["psnr_db"].mean() == pytest.approx(record.metrics["reconstruction/psnr_db"].value, rel=1e-5)
+
+
+def test_what_has_no_value_says_why(swept: tuple[Path, str]) -> None:
+    metrics = record_of(swept[0], "continuous_4").metrics
+    assert metrics["bits/usage"].reason == "continuous"
+    assert metrics["native/bits/model_bits_per_image"].reason == "continuous"
+    assert metrics["common/generation/class_agreement"].reason == "colour alone names the photograph"
+    assert all(metrics["native" + key[6:]] == metrics[key] for key in metrics if key.startswith("common/"))
+
+
+def test_counted_flops_are_the_formulas(swept: tuple[Path, str]) -> None:
+    for name in ("fsq", "continuous_4"):
+        metrics = record_of(swept[0], name).metrics
+        for block in ("common", "native"):
+            counted, analytic = (metrics[f"{block}/cost/generation_flops_{way}"].value for way in ("counted", "analytic"))
+            assert counted == pytest.approx(analytic, rel=0.02)
+
+
+def test_a_recorded_run_is_not_run_again(swept: tuple[Path, str], monkeypatch, capsys) -> None:
+    folder, _ = swept
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
+    assert start(monkeypatch, *arguments(folder, "quantizer=fsq")) == OK
+    assert "recorded before" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
+
+
+def test_the_same_seed_gives_the_same_record(swept: tuple[Path, str], monkeypatch, tmp_path: Path) -> None:
+    folder, _ = swept
+    assert start(monkeypatch, *arguments(tmp_path, "quantizer=fsq")) == OK
+    first, again = record_of(folder, "fsq"), record_of(tmp_path, "fsq")
+    assert first.hash == again.hash
+    timed = ("seconds", "throughput", "peak_memory")
+    for key, measure in first.metrics.items():
+        if not any(word in key for word in timed):
+            assert again.metrics[key] == measure, key
+    one, two = read_arrays(first, folder / "runs"), read_arrays(again, tmp_path / "runs")
+    assert all((one[name] == two[name]).all() for name in one)
+
+
+def test_the_report_names_a_corrupt_record_and_keeps_it(swept: tuple[Path, str], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    (folder / "runs").mkdir(parents=True)
+    for path in (swept[0] / "runs").iterdir():
+        (folder / "runs" / path.name).write_bytes(path.read_bytes())
+    broken = folder / "runs" / "broken-s0-00000000.json"
+    broken.write_text('{"name": "bro')
+    command = [sys.executable, "-m", "tokbench.report", "--results", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == OK
+    assert broken.name in done.stderr
+    assert broken.exists()
+    assert "broken" not in (folder / "photos-32-smoke.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["quantizer=nonsense"], "fsq, patches, vq"),
+        (["quantizer.levels=[8,1,5]"], "levels must each be >= 2 and <= 1000, got [8, 1, 5]"),
+        (["quantizer=vq", "quantizer.codebook_size=0"], "codebook_size must be >= 2, got 0"),
+        (["quantizer.level=[8]"], "level"),
+        (["+quantizer.level=[8]"], "no argument 'level'; it takes: levels"),
+        (["tokenizer.factor=5"], "image size must be divisible by factor = 5, got 32x32"),
+        (["data=folder", "data.root=/nowhere/at/all"], "/nowhere/at/all"),
+        (["data=cifar10", "data.root=/nowhere/at/all"], "/nowhere/at/all"),
+        (["data=folder"], "data.root"),
+        (["quantizer=continuous_4", "generation=chameleon"], "transfusion"),
+        (["tokenizer._target_=no.such.Class"], "no.such.Class"),
+        (["stage=half"], "stage must be all or tokenizer, got 'half'"),
+    ],
+)
+def test_bad_input_is_told_shortly(words: list[str], message: str, monkeypatch, capfd, tmp_path: Path) -> None:
+    assert start(monkeypatch, *arguments(tmp_path, *words)) == BAD_INPUT
+    error = capfd.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nan_in_training_names_step_and_term_and_is_recorded(monkeypatch, capsys, tmp_path: Path) -> None:
+    def diverge(tokenizer: object, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        terms = original(tokenizer, images)
+        return terms | {"reconstruction": terms["reconstruction"] * (float("nan") if next(calls) == 2 else 1.0)}
+
+    original, calls = job.tokenizer_loss, iter(range(1, 1000))
+    monkeypatch.setattr(job, "tokenizer_loss", diverge)
+    assert start(monkeypatch, *arguments(tmp_path, "stage=tokenizer")) == FAILED
+    error = capsys.readouterr().err
+    assert "'reconstruction' is not finite at step 2 of 2" in error
+    assert "Traceback" not in error
+    (record,) = read_records(tmp_path / "runs")
+    assert record.status == "failed"
+    assert "step 2" in str(record.error)
+
+
+def test_a_failure_does_not_stop_a_sweep_which_ends_with_a_list(monkeypatch, capsys, tmp_path: Path) -> None:
+    words = arguments(tmp_path, "-m", "tokenizer.factor=5,8", "stage=tokenizer")
+    assert start(monkeypatch, *words) == FAILED
+    seen = capsys.readouterr()
+    assert "image size must be divisible by factor = 5" in seen.err
+    assert "1 of 2 runs failed:\n  tokenizer.factor=5" in seen.err
+    assert [record.status for record in read_records(tmp_path / "runs")] == ["ok"]
+    assert "| fsq" in seen.out
+
+
+def test_a_full_disk_leaves_no_half_record_and_the_next_start_goes_on(monkeypatch, capsys, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        assert start(patched, *arguments(tmp_path, "stage=tokenizer")) == FAILED
+    assert "No space left on device" in capsys.readouterr().err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and "judges" not in str(path)]
+    assert start(monkeypatch, *arguments(tmp_path, "stage=tokenizer")) == OK
+
+
+def test_ctrl_c_leaves_no_record_and_the_next_start_keeps_the_trained_tokenizer(monkeypatch, capsys, tmp_path: Path) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "evaluate_tokenizer", interrupt)
+        assert start(patched, *arguments(tmp_path, "stage=tokenizer")) == STOPPED
+    assert "the next start goes on" in capsys.readouterr().err
+    assert not list((tmp_path / "runs").glob("*")) if (tmp_path / "runs").exists() else True
+    monkeypatch.setattr(job, "fit", interrupt)  # trained already: not to be called again
+    assert start(monkeypatch, *arguments(tmp_path, "stage=tokenizer")) == OK
+
+
+def test_a_users_own_tokenizer_is_checked_and_run(monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "own_tokenizer.py").write_text(
+        "from tokbench.tokenizers.patches import Patches\n"
+        "class Coarse(Patches):\n"
+        "    def __init__(self, size): super().__init__(size)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["tokenizer._target_=own_tokenizer.Coarse", "+tokenizer.size=8", "stage=tokenizer"]
+    assert start(monkeypatch, *arguments(tmp_path, *words)) == OK
+    record = record_of(tmp_path, "coarse")
+    assert record.metrics["bits/tokens"].value == 16
+    assert record.metrics["reconstruction/psnr_db"].value == 100
+
+
+def test_readme_and_ci_name_the_same_commands() -> None:
+    readme, ci = (build.ROOT / "README.md").read_text(), (build.ROOT / ".ci" / "run").read_text()
+    makefile = (build.ROOT / "Makefile").read_text()
+    for command in ("make sweep", "make test"):
+        assert command in readme
+        assert f"\n{command.split()[1]}:" in makefile
+    assert "make test" in ci
+    assert "make lint" in ci
+
+
+def test_every_record_of_the_repository_is_valid_json_of_this_schema() -> None:
+    paths = sorted((build.ROOT / "results" / "runs").glob("*.json"))
+    for path in paths:
+        RunRecord.model_validate_json(path.read_text())
+        assert str(Path.home()) not in json.dumps(json.loads(path.read_text())["config"])
+    assert paths, "results/runs must hold the records behind README's tables"

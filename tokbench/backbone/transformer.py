@@ -1,0 +1,123 @@
+"""The one transformer for text and image tokens: decoder-only, pre-norm, RMSNorm, SwiGLU, RoPE, QK-norm.
+
+B rows, S places, N image tokens, D channels a token, E width, P prompt places.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokbench.backbone.attention import Block, Cache
+from tokbench.backbone.positions import Positions, Rotation, as_grid, resolve, rotation
+from tokbench.backbone.sequence import IGNORE, VOCABULARY, Sequences, attention_mask
+
+VERSION = 1
+
+
+class Backbone(nn.Module):
+    """Reads text by a table and image tokens by a linear map of standardised z_q and a norm; text has its own head."""
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        width: int,
+        depth: int,
+        heads: int,
+        grid: tuple[int, ...],
+        positions: str | Positions,
+        base: float,
+    ) -> None:
+        """`dim` D of a token, `grid` the tokenizer's shape, `positions` a layout (or its name), `base` of RoPE."""
+        super().__init__()
+        if width % (2 * heads):
+            raise ValueError(f"width must be a multiple of 2 * heads, got width {width} and heads {heads}")
+        self.dim, self.width, self.depth, self.heads, self.base = dim, width, depth, heads, base
+        self.grid = as_grid(grid)
+        self.layout = resolve(positions)
+        self.text = nn.Embedding(VOCABULARY, width)
+        self.image = nn.Linear(dim, width, bias=False)
+        self.image_norm = nn.RMSNorm(width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.RMSNorm(width)
+        self.text_head = nn.Linear(width, VOCABULARY, bias=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Normal matrices of deviation 1/sqrt(fan in); residual branches start at zero, text logits near zero.
+
+        Text embeddings keep their unit deviation: image tokens enter with a root mean square of one.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            nn.init.zeros_(block.attention.out.weight)
+            nn.init.zeros_(block.feed.out.weight)
+        nn.init.normal_(self.text_head.weight, std=0.02)
+
+    def forward(
+        self, x: Tensor, turn: Rotation, *, mask: Tensor | None, causal: bool, cache: Cache | None = None
+    ) -> Tensor:
+        """States (B, S, E) of embedded tokens (B, S, E), normalised. With a cache, x follows what it holds."""
+        for layer, block in enumerate(self.blocks):
+            x = block(x, turn, mask, causal, cache, layer)
+        if cache is not None:
+            cache.filled += x.shape[1]
+        return self.norm(x)
+
+    def read(self, rows: Sequences, latents: Tensor, *, bidirectional: bool, shift: Tensor | None = None) -> Tensor:
+        """States (B, S, E) of whole rows with their images (B, N, D).
+
+        `shift` (B, E) is added to each image token's input. Tokens of one image see each other if `bidirectional`, else
+        only what came before.
+        """
+        image = self.embed_image(latents, shift)
+        places = rows.image_places[..., None].expand_as(image)
+        x = self.text(rows.tokens)
+        x = x.scatter(1, places, image.to(x.dtype))
+        turn = self.rotation(rows.image_start, x.shape[1])
+        mask = attention_mask(rows.image_ids) if bidirectional else None
+        return self(x, turn, mask=mask, causal=not bidirectional)
+
+    def prefill(self, tokens: Tensor, lengths: Tensor, *, room: int) -> tuple[Cache, Tensor]:
+        """A cache that has read right-padded prompts (B, P), with `room` for more; each row's last state (B, E)."""
+        cache = Cache(lengths, tokens.shape[1], tokens.shape[1] + room)
+        turn = self.rotation(lengths, tokens.shape[1])
+        states = self(self.text(tokens), turn, mask=None, causal=True, cache=cache)
+        last = (lengths - 1)[:, None, None].expand(-1, 1, self.width)
+        return cache, states.gather(1, last)[:, 0]
+
+    def extend(self, cache: Cache, x: Tensor, turn: Rotation) -> Tensor:
+        """States (B, S, E) of embedded tokens (B, S, E), added to the cache, that see each other and all in it."""
+        mask = None if cache.visible is None else cache.visible[..., : cache.filled + x.shape[1]]
+        return self(x, turn, mask=mask, causal=False, cache=cache)
+
+    def embed_image(self, latents: Tensor, shift: Tensor | None = None) -> Tensor:
+        """(B, N, E) of standardised z_q (B, N, D), with shift (B, E) added after the norm."""
+        x = self.image_norm(self.image(latents).float())
+        return x if shift is None else x + shift[:, None]
+
+    def text_nats(self, states: Tensor, targets: Tensor) -> Tensor:
+        """(B, S) nats of each text target given states (B, S, E), zero where it is IGNORE."""
+        logits = self.text_head(states).float()
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+
+    def text_loss(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Mean nats a text target."""
+        return self.text_nats(states, targets).sum() / (targets != IGNORE).sum().clamp(min=1)
+
+    def rotation(self, image_start: Tensor, length: int) -> Rotation:
+        """RoPE tables of rows of `length` places whose images start at image_start (B,)."""
+        return rotation(self.layout(image_start, self.grid, length), self.width // self.heads, self.base)
+
+    def image_rotation(self, image_start: Tensor) -> Rotation:
+        """RoPE tables of the N image tokens alone, at each row's own positions."""
+        num_image = self.grid[0] * self.grid[1]
+        places = image_start[:, None] + torch.arange(num_image, device=image_start.device)
+        positions = self.layout(image_start, self.grid, int(image_start.max()) + num_image)
+        chosen = positions.gather(1, places[..., None].expand(-1, -1, 2))
+        return rotation(chosen, self.width // self.heads, self.base)

@@ -1,0 +1,119 @@
+"""From conf/ to plain values, from plain values to objects, from both to the hash of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ["TOKBENCH_ROOT"] = str(ROOT)  # conf/config.yaml anchors its paths here
+NOT_HASHED = ("results_dir", "cache_dir", "force", "logger", "experiment")
+
+
+def compose(overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The configuration of one run as plain values, composed from conf/ with Hydra overrides such as "quantizer=vq"."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    overrides = list(overrides)
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        config = hydra_compose("config", overrides, return_hydra_config=True)
+        return plain(config, config.hydra.runtime.choices, overrides)
+
+
+def plain(config: Any, options: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A Hydra config as plain resolved values, plus `choices`: the option taken of each group.
+
+    A `tokenizer._target_` given by hand starts from an empty list of arguments: only keys also given by hand are kept.
+    """
+    from omegaconf import OmegaConf
+
+    values = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
+    assert isinstance(values, dict)
+    values.pop("experiments", None)
+    given = {o.lstrip("+").split("=")[0] for o in overrides}
+    if "tokenizer._target_" in given:
+        values["tokenizer"] = {k: v for k, v in values["tokenizer"].items() if f"tokenizer.{k}" in given}
+    groups = ("data", "tokenizer", "quantizer", "backbone", "generation", "budget")
+    values["choices"] = {group: str(options[group]) for group in groups}
+    values["name"] = values["name"] or _name(values)
+    return {str(k): v for k, v in values.items()}
+
+
+def _name(values: Mapping[str, Any]) -> str:
+    target = values["tokenizer"]["_target_"]
+    if not target.startswith("tokbench."):
+        return target.rsplit(".", 1)[-1].lower()
+    choices = values["choices"]
+    return choices["quantizer"] if choices["tokenizer"] == "autoencoder" else choices["tokenizer"]
+
+
+def construct(node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
+    """The object that `node` describes: its `_target_` called with `args`, its other keys and `extra`.
+
+    ValueError names an unknown key with the valid ones, a missing one, or a target that cannot be imported.
+    """
+    target = node["_target_"]
+    call = _locate(target)
+    given = {key: value for key, value in node.items() if key != "_target_"} | extra
+    signature = inspect.signature(call)
+    parameters = list(signature.parameters.values())[len(args) :]
+    known = {p.name for p in parameters}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for key in given:
+            if key not in known:
+                raise ValueError(f"{target} has no argument {key!r}; it takes: {', '.join(sorted(known)) or 'none'}")
+    missing = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC and p.name not in given]
+    if missing:
+        raise ValueError(f"{target} needs {', '.join(missing)}")
+    return call(*args, **given)
+
+
+_VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def takes(node: Mapping[str, Any], argument: str) -> bool:
+    """Whether the target of `node` has an argument of that name."""
+    return argument in inspect.signature(_locate(node["_target_"])).parameters
+
+
+def _locate(target: str) -> Any:
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"_target_ must be an importable name such as my.module.Class, got {target!r}: {error}") from None
+
+
+def versions(nodes: Iterable[Mapping[str, Any] | None], rooms: Iterable[str]) -> dict[str, int]:
+    """VERSION by module name, of the modules that the nodes' targets live in and of `rooms`, where they have one."""
+    modules = {node["_target_"].rpartition(".")[0] for node in nodes if node} | set(rooms)
+    found = {name: getattr(importlib.import_module(name), "VERSION", None) for name in modules}
+    return {name.removeprefix("tokbench."): version for name, version in sorted(found.items()) if version is not None}
+
+
+def digest(*parts: Any) -> str:
+    """The first 16 hex digits of the sha256 of JSON-like values; key order does not matter."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def hashed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the config makes a run what it is: not where files lie, nor how it is logged."""
+    return _without_root({key: value for key, value in config.items() if key not in NOT_HASHED})
+
+
+def run_hash(config: Mapping[str, Any], fingerprints: Mapping[str, str], used: Mapping[str, int]) -> str:
+    """8 hex digits over the resolved config, the data's fingerprints and the versions used, never the commit."""
+    return digest(hashed(config), dict(fingerprints), dict(used))[:8]
+
+
+def _without_root(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _without_root(v) for k, v in value.items() if k != "root"}
+    return value

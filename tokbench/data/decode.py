@@ -1,0 +1,55 @@
+"""One image file of any common kind to one square of 8-bit RGB."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "TIFF",
+    "PPM",
+)  # by content; none of them starts another program, as EPS does
+FAILURES = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)  # what Pillow's readers raise
+
+
+def read_square(path: Path, *, size: int) -> Tensor:
+    """(3, size, size) uint8: shorter side brought to `size` (bicubic, antialiased), then a centre crop, in one step.
+
+    The first frame, upright by its EXIF, transparency over white. ValueError naming the file if it is no image.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            square = ImageOps.fit(to_rgb(ImageOps.exif_transpose(image)), (size, size), method=Image.Resampling.BICUBIC)
+    except FAILURES as error:
+        reason = "no image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as one of {', '.join(FORMATS)}: {reason}") from error
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of 8 bits: 16-bit grey by v / 257, transparency over white, the rest by Pillow's own conversion."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} pixels have no known range; save it with 8 or 16 bits a channel")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")

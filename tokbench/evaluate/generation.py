@@ -1,0 +1,204 @@
+"""What a trained scheme generates, how it reads images, and the bits it gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+from sys import stderr
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from tokbench.backbone.sequence import encode_text
+from tokbench.evaluate.measures import Measures, in_batches, mean_of, measured, missing
+from tokbench.evaluate.reference import Reference, some
+from tokbench.evaluate.tokens import TokenTable
+from tokbench.interfaces import Scheme, Split, TokenBatch, Tokenizer, TokenSpace
+from tokbench.metrics.features import frechet_distance, kid, nearest_distance, sliced_wasserstein
+from tokbench.metrics.images import to_uint8
+from tokbench.records import Measure
+
+VERSION = 1
+MIN_RANDOM64 = 5000  # below, the floor of random features hides what it should show
+PROJECTIONS = 128
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured; part of a budget."""
+
+    samples: int  # images generated at each guidance
+    tuning_samples: int  # images generated for each candidate guidance on the validation split
+    guidances: tuple[float, ...]  # candidates
+    understanding: int  # images read
+    batch: int
+
+
+@torch.no_grad()
+def generate(
+    scheme: Scheme,
+    tokenizer: Tokenizer,
+    captions: tuple[str, ...],
+    *,
+    guidance: float,
+    batch: int,
+    seed: int,
+    device: torch.device,
+    what: str,
+) -> Tensor:
+    """(n, 3, H, W) uint8, one image a caption."""
+    text, lengths = (part.to(device) for part in encode_text(captions))
+    generator = torch.Generator(device).manual_seed(seed)
+    images = []
+    parts = torch.arange(len(captions), device=device).split(batch)
+    for rows in track(parts, description=what, disable=not stderr.isatty()):
+        quantized = scheme.sample(text[rows], lengths[rows], guidance=guidance, generator=generator)
+        images.append(to_uint8(tokenizer.decode(quantized.z_q).float()).cpu())
+    return torch.cat(images)
+
+
+def evaluate_generation(
+    block: str,
+    scheme: Scheme,
+    tokenizer: Tokenizer,
+    reference: Reference,
+    sizes: Sizes,
+    *,
+    seed: int,
+    device: torch.device,
+) -> tuple[Measures, Tensor]:
+    """Measures of `block` at guidance 1 and at the guidance that did best on validation; samples (n, 3, H, W) of the latter."""
+    dataset = reference.dataset
+
+    def draw(split: Split, n: int, guidance: float, what: str) -> tuple[Tensor, Tensor]:
+        rows = some(len(split), n)
+        captions = tuple(split.captions[i] for i in rows.tolist())
+        what = f"{block}: {what}, guidance {guidance:g}"
+        options = {"guidance": guidance, "batch": sizes.batch, "seed": seed, "device": device, "what": what}
+        return generate(scheme, tokenizer, captions, **options), rows  # type: ignore[arg-type]
+
+    scores = {}
+    for guidance in sizes.guidances:
+        images, _ = draw(dataset.validation, sizes.tuning_samples, guidance, "tuning")
+        scores[guidance] = _tuning_score(images, dataset.validation, reference)
+    best = min(scores, key=lambda g: scores[g])
+    measures: Measures = {f"{block}/guided/guidance": measured(f"{block}/guided/guidance", best, n=sizes.tuning_samples)}
+    for group, guidance in (("generation", 1.0), ("guided", best)):
+        images, rows = draw(dataset.generation, sizes.samples, guidance, "samples")
+        labels = dataset.generation.labels
+        measures |= sample_measures(f"{block}/{group}/", images, None if labels is None else labels[rows], reference)
+    return measures, images
+
+
+def _tuning_score(images: Tensor, split: Split, reference: Reference) -> float:
+    features = reference.features("fd_classifier")
+    if features is not None and len(images) > features.num_features:
+        return frechet_distance(features(images), reference.known("fd_classifier", "validation"))
+    return sliced_wasserstein(images, split.images, projections=PROJECTIONS, seed=0)
+
+
+def sample_measures(prefix: str, images: Tensor, labels: Tensor | None, reference: Reference) -> Measures:
+    """Measures of generated 8-bit `images` against the generation split; image i was asked for by the caption of labels[i]."""
+    n, train = len(images), reference.dataset.train.images
+    held_out = reference.dataset.generation.images
+    measures: Measures = {}
+    for name in ("fd_classifier", "fd_random64"):
+        measures[prefix + name] = _distance(prefix + name, name, images, reference)
+    random = reference.features("fd_random64")
+    assert random is not None
+    real, known = reference.known("fd_random64", "generation"), reference.known("fd_random64", "train", n)
+    key = f"{prefix}kid_random64"
+    measures[key] = measured(key, kid(random(images), real), n=n, floor=kid(known, real))
+    key = f"{prefix}sliced_wasserstein"
+    known_images = train[some(len(train), n)]
+    value, floor = (sliced_wasserstein(x, held_out, projections=PROJECTIONS, seed=0) for x in (images, known_images))
+    measures[key] = measured(key, value, n=n, floor=floor)
+    key = f"{prefix}nearest_train_distance"
+    measures[key] = mean_of(key, nearest_distance(images, train))
+    key = f"{prefix}class_agreement"
+    measures[key] = _agreement(key, images, labels, reference)
+    return measures
+
+
+def _distance(key: str, name: str, images: Tensor, reference: Reference) -> Measure:
+    features = reference.features(name)
+    if features is None:
+        return missing(key, "no classes")
+    least = MIN_RANDOM64 if name == "fd_random64" else features.num_features + 1
+    real = reference.known(name, "generation")
+    if min(len(images), len(real)) < least:
+        return missing(key, f"n = {min(len(images), len(real))} < {least}")
+    known = reference.known(name, "train", len(images))
+    floor = frechet_distance(known, real)
+    return measured(key, frechet_distance(features(images), real), n=len(images), floor=floor)
+
+
+def _agreement(key: str, images: Tensor, labels: Tensor | None, reference: Reference) -> Measure:
+    if not reference.dataset.ranked:
+        return missing(key, "colour alone names the photograph")
+    if reference.classifier is None or labels is None:
+        return missing(key, "no classes")
+    agrees = reference.classifier.predict(images, batch=500).cpu() == labels
+    return mean_of(key, agrees.double())
+
+
+@torch.no_grad()
+def evaluate_understanding(
+    block: str, scheme: Scheme, space: TokenSpace, table: TokenTable, split: Split, names: tuple[str, ...], sizes: Sizes
+) -> Measures:
+    """Class by caption likelihood and caption bits per byte of the split whose tokens are `table`."""
+    rows = some(len(table), sizes.understanding)
+    device = table.z_q.device
+
+    def own(part: Tensor) -> Tensor:
+        return scheme.caption_nll(table.batch(space, rows[part])).cpu()
+
+    def by_name(part: Tensor) -> Tensor:
+        batch = table.batch(space, rows[part])
+        text, lengths = (x.to(device) for x in encode_text(names))
+        nats = []
+        for k in range(len(names)):
+            many = text[k].expand(len(part), -1), lengths[k].expand(len(part))
+            nats.append(scheme.caption_nll(TokenBatch(batch.latents, batch.indices, *many)))
+        return torch.stack(nats, dim=1).cpu()
+
+    measures: Measures = {}
+    key = f"{block}/understanding/caption_bits_per_byte"
+    num_bytes = table.lengths[rows.to(device)].sum().item()
+    if num_bytes:
+        nats = in_batches(len(rows), sizes.batch, own, what=f"{block}: captions")
+        measures[key] = measured(key, nats.sum().item() / log(2) / num_bytes, n=len(rows))
+    else:
+        measures[key] = missing(key, "no captions")
+    key = f"{block}/understanding/caption_accuracy"
+    if split.labels is None or len(names) < 2:
+        measures[key] = missing(key, "no classes")
+    else:
+        chosen = in_batches(len(rows), sizes.batch, by_name, what=f"{block}: classes").argmin(dim=1)
+        measures[key] = mean_of(key, (chosen == split.labels[rows]).double())
+    return measures
+
+
+@torch.no_grad()
+def evaluate_likelihood(
+    block: str, scheme: Scheme, space: TokenSpace, table: TokenTable, *, pixels: int, sizes: Sizes
+) -> Measures:
+    """Bits an image and a pixel under the scheme, given the caption; "NA" where the scheme has no exact likelihood."""
+    names = ("model_bits_per_image", "model_bits_per_pixel")
+    if not space.codebook_sizes:
+        return {f"{block}/bits/{name}": missing(f"{block}/bits/{name}", "continuous") for name in names}
+    rows = some(len(table), sizes.understanding)
+    if scheme.nll(table.batch(space, rows[:1])) is None:
+        return {f"{block}/bits/{name}": missing(f"{block}/bits/{name}", "no exact likelihood") for name in names}
+
+    def nats(part: Tensor) -> Tensor:
+        found = scheme.nll(table.batch(space, rows[part]))
+        assert found is not None
+        return found.cpu()
+
+    bits = in_batches(len(rows), sizes.batch, nats, what=f"{block}: likelihood") / log(2)
+    return {
+        f"{block}/bits/{names[0]}": mean_of(f"{block}/bits/{names[0]}", bits),
+        f"{block}/bits/{names[1]}": mean_of(f"{block}/bits/{names[1]}", bits / pixels),
+    }

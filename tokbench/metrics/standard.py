@@ -1,0 +1,128 @@
+"""The standard measures: what each column of a table is, and how it is measured.
+
+A record's key is "group/name" and so is the key here. Raising a VERSION retires old records of its measures. An arrow
+(`direction`) is only for what collapse cannot improve by itself: none on image likelihoods, entropies, usage or norms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tokbench.metrics import codes, features, images
+from tokbench.metrics.definition import Definition, group
+from tokbench.metrics.standard_cost import COST, TRAINING
+
+RANDOM_SEED = 0  # of random64's weights
+RANDOM_MINIMUM = 5000  # images below which an unpaired distance on random64 is not given
+SLICES, SLICES_SEED = 128, 0
+UNDERSTANDING_VERSION = LIKELIHOOD_VERSION = 1
+
+_FRECHET = "Fréchet distance in float64; NA where images <= features"
+_CLASSIFIER = "64 features of a small classifier trained on the training split's originals (sha256 in the record)"
+_RANDOM = f"64 features of a fixed random convolutional network, seed {RANDOM_SEED} (sha256 in the record)"
+_PAIRED = "test originals against their own reconstructions"
+_UNPAIRED = "generated images against originals of the generation split"
+_COUNTED = "over all tokens of the test split"
+
+_IMAGES = group(
+    "reconstruction",
+    images.VERSION,
+    {
+        ("psnr_db", "PSNR", "dB", "up"): (
+            f"mean of per-image PSNR on 8-bit RGB (clamped, rounded); identical images count {images.PSNR_CAP:g} dB"
+        ),
+        ("ssim", "SSIM", "", "up"): (
+            "mean over images; 8-bit RGB, range 255, Gaussian window of sigma 1.5 (11 pixels), borders reflected"
+        ),
+        ("psnr_ge_40", "PSNR >= 40 dB", "share", "up"): "share of images whose PSNR on 8-bit RGB is at least 40 dB",
+    },
+)
+_RECONSTRUCTION = group(
+    "reconstruction",
+    features.VERSION,
+    {
+        ("fd_classifier", "rFD classifier", "", "down"): f"{_FRECHET}; {_PAIRED}; {_CLASSIFIER}",
+        ("fd_random64", "rFD random64", "", "down"): f"{_FRECHET}; {_PAIRED}; {_RANDOM}; not FID",
+    },
+)
+_BITS = group(
+    "bits",
+    codes.VERSION,
+    {
+        ("tokens", "tokens", "tokens/image", None): "image tokens N of one image",
+        ("dim", "D", "channels", None): "channels D of one token as the decoder reads it",
+        ("nominal_bits_per_image", "nominal bits", "bits/image", None): (
+            "N sum(log2 V_k) with the actual V; NA if continuous"
+        ),
+        ("nominal_bits_per_pixel", "nominal bpp", "bits/pixel", None): "N sum(log2 V_k) / (H W); NA if continuous",
+        ("usage", "usage", "share", None): (
+            f"share of the V codes that occur {_COUNTED}; mean over stages; read with its cap"
+        ),
+        ("usage_cap", "usage cap", "share", None): (
+            "1 - exp(-n / V): usage expected of n independent uniform tokens; mean over stages"
+        ),
+        ("usage_tokens", "tokens counted", "tokens", None): (
+            "tokens n that usage, perplexity and entropy were counted over"
+        ),
+        ("perplexity", "perplexity", "codes", None): "2^H of the marginal entropy H of one token (bias corrected)",
+        ("marginal_entropy_bits", "H", "bits/token", None): (
+            f"entropy of code counts {_COUNTED}; plug-in + Miller-Madow, at most log2 V; summed over stages"
+        ),
+        ("marginal_bits_per_image", "N H", "bits/image", None): "N times the marginal entropy of one token",
+        ("relative_quantization_error", "quantization error", "", None): (
+            f"sum |z - z_q|^2 / sum |z|^2 {_COUNTED}; scale free, but z is each tokenizer's own"
+        ),
+        ("norm_z", "norm of z", "", None): f"mean Euclidean norm of a token before quantization, {_COUNTED}",
+        ("norm_z_q", "norm of z_q", "", None): f"mean Euclidean norm of a token after quantization, {_COUNTED}",
+    },
+)
+_LIKELIHOOD = group(
+    "bits",
+    LIKELIHOOD_VERSION,
+    {
+        ("model_bits_per_image", "model bits", "bits/image", None): (
+            "mean -log2 p(image tokens | caption) of the trained backbone: a bound on their entropy; NA if continuous"
+        ),
+        ("model_bits_per_pixel", "model bpp", "bits/pixel", None): "model bits per image / (H W); NA if continuous",
+    },
+)
+_GENERATION = group(
+    "generation",
+    features.VERSION,
+    {
+        ("fd_classifier", "gFD classifier", "", "down"): f"{_FRECHET}; {_UNPAIRED}; {_CLASSIFIER}",
+        ("fd_random64", "gFD random64", "", "down"): (
+            f"{_FRECHET}; {_UNPAIRED}; {_RANDOM}; not FID; NA below {RANDOM_MINIMUM} images a side"
+        ),
+        ("kid_random64", "KID random64", "", "down"): (
+            f"unbiased squared MMD under (x.y / 64 + 1)^3 over all pairs; {_UNPAIRED}; {_RANDOM}; may be below 0"
+        ),
+        ("sliced_wasserstein", "sliced W2", "", "down"): (
+            f"Wasserstein-2 of pixels in [0, 1], RMS over {SLICES} random directions, seed {SLICES_SEED}; {_UNPAIRED}"
+        ),
+        ("guidance", "guidance", "", None): (
+            "candidate whose samples were nearest to the validation split (gFD classifier; sliced W2 without it)"
+        ),
+        ("nearest_train_distance", "nearest training image", "levels", None): (
+            "mean over generated images of the RMS pixel difference to the nearest training image; 0 is a copy"
+        ),
+        ("class_agreement", "class agreement", "share", "up"): (
+            "share of generated images that the classifier gives their caption's class; blind to variety"
+        ),
+    },
+)
+_UNDERSTANDING = group(
+    "understanding",
+    UNDERSTANDING_VERSION,
+    {
+        ("caption_accuracy", "caption accuracy", "share", "up"): (
+            "share of images whose own caption is the likeliest of all classes' captions given the image"
+        ),
+        ("caption_bits_per_byte", "caption bits/byte", "bits/byte", "down"): (
+            "-log2 p(caption and its end | image) / bytes, over all captions; the same text for every tokenizer"
+        ),
+    },
+)
+STANDARD: Mapping[str, Definition] = (
+    _IMAGES | _RECONSTRUCTION | _BITS | _LIKELIHOOD | _GENERATION | _UNDERSTANDING | COST | TRAINING
+)

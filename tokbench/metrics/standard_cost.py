@@ -1,0 +1,67 @@
+"""The standard measures of cost and training, part of `standard.STANDARD`; FLOPs are 2 x multiply-adds throughout."""
+
+from __future__ import annotations
+
+from tokbench.metrics.definition import group
+
+COST_VERSION = 1
+TRAINING_VERSION = 1
+
+COST = group(
+    "cost",
+    COST_VERSION,
+    {
+        ("tokenizer_parameters", "tokenizer parameters", "", "down"): (
+            "trainable parameters of encoder, quantizer and decoder"
+        ),
+        ("tokenizer_training_flops", "tokenizer training FLOPs", "FLOPs", "down"): (
+            "counted forward and backward of one step x steps; 2 FLOPs a multiply-add; 0 if nothing is trained"
+        ),
+        (
+            "encode_seconds",
+            "encode",
+            "s/image",
+            "down",
+        ): "median wall-clock seconds of encoding a training batch / its images",
+        (
+            "decode_seconds",
+            "decode",
+            "s/image",
+            "down",
+        ): "median wall-clock seconds of decoding a training batch / its images",
+        ("parameters", "backbone parameters", "", "down"): "trainable parameters of backbone, input maps and heads",
+        ("training_flops", "backbone training FLOPs", "FLOPs", "down"): (
+            "forward and backward of one step x steps; 2 FLOPs a multiply-add, attention included"
+        ),
+        ("generation_flops_analytic", "FLOPs/image (formula)", "FLOPs/image", "down"): (
+            "backbone and head for one image from shapes alone; 2 FLOPs a multiply-add, attention included"
+        ),
+        ("generation_flops_counted", "FLOPs/image (counted)", "FLOPs/image", "down"): (
+            "backbone and head for one image as dispatched; 2 FLOPs a multiply-add; causal attention counted dense"
+        ),
+        ("passes", "passes", "passes/image", "down"): "sequential backbone passes for one image, guidance not doubled",
+        ("latency_seconds", "latency", "s/image", "down"): (
+            "median wall-clock seconds of one image, batch 1, from caption to pixels, after a warm-up, >= 5 runs"
+        ),
+        ("throughput_images_per_second", "throughput", "images/s", "up"): (
+            "images a second at the largest batch that fits, from caption to pixels"
+        ),
+        ("peak_memory_bytes", "peak memory", "bytes", "down"): "peak of one generation at batch 1, in its own pass",
+        ("kv_cache_bytes", "KV cache", "bytes", "down"): (
+            "keys and values held at the last pass of one image; 0 without a cache"
+        ),
+    },
+)
+TRAINING = group(
+    "training",
+    TRAINING_VERSION,
+    {
+        ("final_loss", "final loss", "", None): (
+            "mean training loss of the last tenth of the steps; not comparable across heads"
+        ),
+        ("flattened", "flattened", "0 or 1", None): (
+            "1 where the loss had stopped falling; 0 is printed as not converged"
+        ),
+        ("best_step", "best step", "steps", None): "step of the lowest validation loss, whose weights are kept",
+    },
+)

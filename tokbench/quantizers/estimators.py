@@ -1,0 +1,57 @@
+"""How a gradient passes a quantizer: functions (z, codes) -> out with out == codes exactly and a gradient for z alone.
+
+z and codes are (..., D). Every form is sg(codes) + (out - sg(out)), which is exact in floats in every dtype; the usual
+z + sg(codes - z) is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+VERSION = 1
+Estimator = Callable[[Tensor, Tensor], Tensor]
+
+SMALL = 1e-6  # |z| below SMALL * |code|: the rotation's scale explodes, straight-through is used
+OPPOSITE = 1e-3  # |z^ + code^| below this: the rotation's plane is undefined, a reflection is used
+
+
+def straight_through(z: Tensor, codes: Tensor) -> Tensor:
+    """`codes`, with dL/dz = dL/dout (arXiv:1308.3432; VQ-VAE, arXiv:1711.00937 section 3.2)."""
+    return codes.detach() + (z - z.detach())
+
+
+def rotate(z: Tensor, codes: Tensor) -> Tensor:
+    """`codes`, with dL/dz = (|code| / |z|) R^T dL/dout where R turns z^ onto code^ (arXiv:2410.06424, algorithm 1).
+
+    Computed in float32. Departs from the paper where its rule has no finite value: see `rotation_fallbacks`.
+    """
+    with torch.autocast(device_type=z.device.type, enabled=False):
+        z32, q = z.float(), codes.detach().float()
+        sg = z32.detach()
+        z_norm, q_norm = sg.norm(dim=-1, keepdim=True), q.norm(dim=-1, keepdim=True)
+        small, opposite = (mask[..., None] for mask in rotation_fallbacks(sg, q))
+        tiny = torch.finfo(torch.float32).tiny
+        z_hat, q_hat = sg / z_norm.clamp_min(tiny), q / q_norm.clamp_min(tiny)
+        axis = torch.where(opposite, z_hat - q_hat, z_hat + q_hat)
+        axis = axis / axis.norm(dim=-1, keepdim=True).clamp_min(tiny)
+        mirrored = z32 - 2 * (z32 * axis).sum(-1, keepdim=True) * axis
+        turned = mirrored + 2 * (z32 * z_hat).sum(-1, keepdim=True) * q_hat
+        moved = torch.where(opposite, mirrored, turned) * (q_norm / z_norm.clamp_min(tiny)).where(~small, 0.0)
+        out = torch.where(small, z32, moved)
+    return codes.detach() + (out - out.detach()).to(codes.dtype)
+
+
+def rotation_fallbacks(z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Two (...) bool masks of `rotate`'s special cases: tokens given straight-through, tokens given a reflection."""
+    z, codes = z.detach().float(), codes.detach().float()
+    z_norm, q_norm = z.norm(dim=-1), codes.norm(dim=-1)
+    small = z_norm <= SMALL * q_norm
+    tiny = torch.finfo(torch.float32).tiny
+    sums = z / z_norm.clamp_min(tiny)[..., None] + codes / q_norm.clamp_min(tiny)[..., None]
+    return small, ~small & (sums.norm(dim=-1) < OPPOSITE)
+
+
+ESTIMATORS: dict[str, Estimator] = {"straight_through": straight_through, "rotation": rotate}

@@ -1,0 +1,32 @@
+"""`python -m tokbench.report`: write the tables and pictures, and print the headline."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokbench.report.build import build_report
+from tokbench.report.headline import headline
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0, or 2 where there is no record to report."""
+    parser = argparse.ArgumentParser(prog="python -m tokbench.report", description="Tables from run records.")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder with runs/ in it (default: %(default)s)")
+    results: Path = parser.parse_args(arguments).results
+    paths = build_report(results)
+    if not paths:
+        print(f"no records in {results / 'runs'}: run `python -m tokbench.run` or `make sweep` first", file=sys.stderr)
+        return 2
+    for path in paths:
+        print(f"wrote {path}")
+    print(f"\n{headline(results)}", end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Which records may share a table: same images, same budget, same versions of what measured them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tokbench.records import RunRecord
+
+SEPARATE = ("seed", "stage")  # of a configuration: what does not make another row
+
+
+@dataclass
+class Group:
+    """Comparable runs, newest first while it is filled, and the failed runs of the same data and budget."""
+
+    stem: str
+    records: list[RunRecord] = field(default_factory=list)
+    failed: list[RunRecord] = field(default_factory=list)
+
+    @property
+    def any_record(self) -> RunRecord:
+        return (self.records or self.failed)[0]
+
+    @property
+    def ranked(self) -> bool:
+        return bool(self.records) and all(record.data.ranked for record in self.records)
+
+
+def plain_stem(record: RunRecord) -> str:
+    """`photos32-cpu` or `cifar10-32-cpu`: data, the size where the configuration has one the name lacks, budget."""
+    data = record.config.get("data")
+    size = data.get("size") if isinstance(data, dict) else None
+    parts = [record.data.name, record.budget]
+    if size is not None and not record.data.name.endswith(str(size)):
+        parts.insert(1, str(size))
+    return "-".join(parts)
+
+
+def settings(record: RunRecord) -> str:
+    """The configuration but for its seed and stage, as canonical JSON: equal for two seeds of one row."""
+    return json.dumps({key: value for key, value in record.config.items() if key not in SEPARATE}, sort_keys=True)
+
+
+def newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
+    return sorted(records, key=lambda record: (_moment(record), record.file_name), reverse=True)
+
+
+def _moment(record: RunRecord) -> datetime:
+    moment = datetime.fromisoformat(record.created)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _comparable(record: RunRecord, group: Sequence[RunRecord]) -> bool:
+    """False where the images differ, a room or a measure they share has another version, or the same run is there."""
+    return all(
+        record.data.fingerprints == other.data.fingerprints
+        and all(other.versions.get(room, version) == version for room, version in record.versions.items())
+        and all(other.metrics[key].protocol == record.metrics[key].protocol for key in _shared_keys(record, other))
+        and _identity(record) != _identity(other)
+        for other in group
+    )
+
+
+def _shared_keys(record: RunRecord, other: RunRecord) -> set[str]:
+    return record.metrics.keys() & other.metrics.keys()
+
+
+def _identity(record: RunRecord) -> tuple[str, int, str]:
+    return record.name, record.seed, settings(record)
+
+
+def _partition(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
+    """Sets of comparable records, the set of the newest record first."""
+    parts: list[list[RunRecord]] = []
+    for record in newest_first(records):
+        home = next((part for part in parts if _comparable(record, part)), None)
+        if home is None:
+            parts.append([record])
+        else:
+            home.append(record)
+    return parts
+
+
+def _digest(records: Sequence[RunRecord]) -> str:
+    """Six hex digits of what sets these records apart from others of the same stem."""
+    versions = sorted({item for record in records for item in record.versions.items()})
+    content = json.dumps([records[0].data.fingerprints, versions], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:6]
+
+
+def _superseded(failure: RunRecord, successes: Sequence[RunRecord]) -> bool:
+    """Whether the same configuration and seed has succeeded since."""
+    return any(_identity(done) == _identity(failure) and _moment(done) >= _moment(failure) for done in successes)
+
+
+def _complete(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The records but for those that stopped after the tokenizer where the same run went on."""
+    whole = {(_identity(record), tuple(sorted(record.versions.items()))) for record in records if record.blocks}
+    return [r for r in records if r.blocks or (_identity(r), tuple(sorted(r.versions.items()))) not in whole]
+
+
+def group_records(records: Iterable[RunRecord]) -> list[Group]:
+    """The groups by stem; of several with one stem the newest keeps it, the others append a hash of what differs."""
+    by_stem: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        by_stem[plain_stem(record)].append(record)
+    groups: list[Group] = []
+    for stem, members in sorted(by_stem.items()):
+        successes = [record for record in members if record.status == "ok"]
+        parts = _partition(_complete(successes)) or [[]]
+        found = [Group(stem, parts[0])] + [Group(f"{stem}-{_digest(part)}", part) for part in parts[1:]]
+        failures = newest_first(record for record in members if record.status == "failed")
+        found[0].failed = [record for record in failures if not _superseded(record, successes)]
+        groups += found
+    return groups

@@ -1,0 +1,185 @@
+"""Which tables a page has, and which measures each shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokbench.report.columns import Column, Peers, flattened, floor, interval, preset, seeds, value
+from tokbench.report.view import View
+
+_INTERVAL = (
+    "95 % intervals are bootstrapped over seeds and images together, images in clusters that share a source photograph;"
+    " ± is the standard deviation over training seeds."
+)
+_COLLAPSE = (
+    "None of these is an achievement by itself: a collapsed codebook also lowers entropy and error. They are read"
+    " together with the reconstruction."
+)
+_NATIVE = (
+    "Never ranked, and never compared with the common table: another scheme gives another cost and another likelihood."
+)
+_COST = "FLOPs are twice the multiply-accumulates; a timing on a busy machine is NA."
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One table."""
+
+    title: str
+    columns: tuple[Column, ...]
+    notes: tuple[str, ...] = ()
+
+    def shown(self, view: View) -> list[Column]:
+        """The columns of which a run has anything."""
+        return [column for column in self.columns if column.present(view)]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Tables under one heading."""
+
+    title: str
+    layouts: tuple[Layout, ...]
+
+
+RECONSTRUCTION = Layout(
+    "Reconstruction",
+    (
+        Column("seeds", "reconstruction/psnr_db", seeds, bare=True),
+        Column("PSNR", "reconstruction/psnr_db", value, rank="equal bits", array="psnr_db"),
+        Column("95 % interval", "reconstruction/psnr_db", interval, array="psnr_db", bare=True),
+        Column("SSIM", "reconstruction/ssim", value, rank="equal bits", array="ssim"),
+        Column("≥ 40 dB", "reconstruction/psnr_ge_40", value),
+        Column("rFD classifier", "reconstruction/fd_classifier", value, rank="equal bits"),
+        Column("floor", "reconstruction/fd_classifier", floor, bare=True),
+        Column("rFD random64", "reconstruction/fd_random64", value, rank="equal bits"),
+        Column("floor", "reconstruction/fd_random64", floor, bare=True),
+    ),
+    (_INTERVAL,),
+)
+BITS = Layout(
+    "Bits",
+    (
+        Column("tokens", "bits/tokens", value),
+        Column("D", "bits/dim", value),
+        Column("nominal", "bits/nominal_bits_per_image", value),
+        Column("marginal", "bits/marginal_bits_per_image", value),
+        Column("usage", "bits/usage", value),
+        Column("cap", "bits/usage_cap", value),
+        Column("n", "bits/usage_tokens", value),
+        Column("perplexity", "bits/perplexity", value),
+        Column("rel. error", "bits/relative_quantization_error", value),
+        Column("|z|", "bits/norm_z", value),
+        Column("|z_q|", "bits/norm_z_q", value),
+    ),
+    (_COLLAPSE, "cap: the usage that n tokens spread evenly over the codes would show; n: the tokens counted."),
+)
+MODEL_BITS = Layout(
+    "Model bits",
+    (
+        Column("preset", "native/bits/model_bits_per_image", preset, bare=True),
+        Column("nominal", "bits/nominal_bits_per_image", value),
+        Column("model, image", "native/bits/model_bits_per_image", value),
+        Column("model, pixel", "native/bits/model_bits_per_pixel", value),
+    ),
+    (_COLLAPSE,),
+)
+_TOKENIZER_COST = (
+    Column("parameters", "cost/tokenizer_parameters", value),
+    Column("training", "cost/tokenizer_training_flops", value),
+    Column("encode", "cost/encode_seconds", value),
+    Column("decode", "cost/decode_seconds", value),
+)
+
+
+def _generation(block: str, group: str) -> tuple[Column, ...]:
+    rank: Peers = "all" if block == "common" else None
+    at = f"{block}/{group}"
+    first = f"{block}/generation/fd_classifier"
+    return (
+        *((Column("preset", first, preset, bare=True),) if block == "native" else ()),
+        *((Column("guidance", f"{at}/guidance", value),) if group == "guided" else ()),
+        Column("gFD classifier", f"{at}/fd_classifier", value, rank=rank),
+        Column("floor", f"{at}/fd_classifier", floor, bare=True),
+        Column("gFD random64", f"{at}/fd_random64", value, rank=rank),
+        Column("KID random64", f"{at}/kid_random64", value, rank=rank),
+        Column("sliced W2", f"{at}/sliced_wasserstein", value, rank=rank),
+        Column("nearest train", f"{at}/nearest_train_distance", value),
+        Column("class agreement", f"{at}/class_agreement", value),
+    )
+
+
+def _understanding(block: str) -> tuple[Column, ...]:
+    at = f"{block}/understanding"
+    rank: Peers = "all" if block == "common" else None
+    return (
+        Column("caption accuracy", f"{at}/caption_accuracy", value, rank=rank),
+        Column("caption", f"{at}/caption_bits_per_byte", value),
+    )
+
+
+def _cost(block: str) -> tuple[Column, ...]:
+    at = f"{block}/cost"
+    return (
+        Column("preset", f"{at}/parameters", preset, bare=True),
+        Column("parameters", f"{at}/parameters", value),
+        Column("training", f"{at}/training_flops", value),
+        Column("image, analytic", f"{at}/generation_flops_analytic", value),
+        Column("image, counted", f"{at}/generation_flops_counted", value),
+        Column("passes", f"{at}/passes", value),
+        Column("latency", f"{at}/latency_seconds", value),
+        Column("throughput", f"{at}/throughput_images_per_second", value),
+        Column("peak memory", f"{at}/peak_memory_bytes", value),
+        Column("KV cache", f"{at}/kv_cache_bytes", value),
+    )
+
+
+def _training(at: str, name: str) -> tuple[Column, ...]:
+    return (
+        Column(f"{name} loss", f"{at}training/flattened", flattened, bare=True),
+        Column("best step", f"{at}training/best_step", value),
+    )
+
+
+SECTIONS = (
+    Section("Reconstruction and bits", (RECONSTRUCTION, BITS)),
+    Section(
+        "Generation, common: one scheme for all",
+        (
+            Layout("Guidance 1", _generation("common", "generation")),
+            Layout("Best guidance", _generation("common", "guided")),
+        ),
+    ),
+    Section(
+        "Generation, native: each tokenizer in its own scheme",
+        (
+            Layout("Guidance 1", _generation("native", "generation"), (_NATIVE,)),
+            Layout("Best guidance", _generation("native", "guided")),
+        ),
+    ),
+    Section(
+        "Understanding",
+        (
+            Layout("Common: bidirectional image mask", _understanding("common")),
+            Layout("Native: the scheme's own mask", _understanding("native"), (_NATIVE,)),
+        ),
+    ),
+    Section("Model bits", (MODEL_BITS,)),
+    Section(
+        "Cost",
+        (
+            Layout("Tokenizer", _TOKENIZER_COST),
+            Layout("Common", _cost("common"), (_COST,)),
+            Layout("Native", _cost("native")),
+        ),
+    ),
+    Section(
+        "Training",
+        (
+            Layout(
+                "Losses",
+                (*_training("", "tokenizer"), *_training("common/", "common"), *_training("native/", "native")),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,83 @@
+"""When a best value may be called so: never on few seeds, on a demonstration, or within the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokbench.report.definitions import direction
+from tokbench.report.rows import Row, summarize
+from tokbench.report.view import View
+
+MIN_SEEDS = 3
+FLOORS = 3  # values and leads below so many noise floors are not ranked
+BITS_TOLERANCE = 0.01  # of nominal bits, within which rows count as equal
+NOMINAL_BITS = "bits/nominal_bits_per_image"
+
+
+def why_unranked(view: View) -> str | None:
+    """The reason that no table of this group ranks; None where they may."""
+    if not view.group.ranked:
+        return "Not ranked: the data are a demonstration."
+    few = [row.label for row in view.rows if len(row.records) < MIN_SEEDS]
+    if few:
+        return f"Not ranked: fewer than three seeds ({', '.join(few)})."
+    return None
+
+
+def winners(view: View, key: str, *, peers: str, array: str | None) -> set[str]:
+    """Labels of the rows that lead their peers: all rows, or those of equal nominal bits.
+
+    A lead counts where the paired interval of the per-image array leaves out 0, or, without an array, where both the
+    value and its distance to the next exceed three noise floors. No lead, no winner.
+    """
+    way = direction(key)
+    if way is None or why_unranked(view):
+        return set()
+    return {best for rows in _peer_groups(view, peers) if (best := _leader(view, key, rows, way, array)) is not None}
+
+
+def _peer_groups(view: View, peers: str) -> list[list[Row]]:
+    if peers == "all":
+        return [view.rows]
+    groups: list[tuple[float, list[Row]]] = []
+    for row in view.rows:
+        bits = _mean(view, row, NOMINAL_BITS)
+        if bits is None:
+            continue  # continuous: no row has as many bits
+        home = next((rows for first, rows in groups if abs(bits - first) <= BITS_TOLERANCE * first), None)
+        if home is None:
+            groups.append((bits, [row]))
+        else:
+            home.append(row)
+    return [rows for _, rows in groups]
+
+
+def _mean(view: View, row: Row, key: str) -> float | None:
+    """The mean over seeds; None where fewer than three have a value."""
+    summary = summarize(row.records, key)
+    return None if summary is None or summary.seeds < MIN_SEEDS else summary.mean
+
+
+def _leader(view: View, key: str, rows: Sequence[Row], way: str, array: str | None) -> str | None:
+    found = [(mean, row) for row in rows if (mean := _mean(view, row, key)) is not None]
+    if len(found) < 2:
+        return None
+    found.sort(key=lambda pair: pair[0], reverse=way == "up")
+    (first, best), *others = found
+    if array is not None:
+        leads = all(_separable(view, best, row, array) for _, row in others)
+    else:
+        margin = FLOORS * max(_floor(view, row, key) for _, row in found)
+        leads = abs(first - others[0][0]) > margin and (way == "up" or first > margin)
+    return best.label if leads else None
+
+
+def _separable(view: View, row: Row, other: Row, array: str) -> bool:
+    found = view.difference(row, other, array)
+    return found is not None and found[0].separable
+
+
+def _floor(view: View, row: Row, key: str) -> float:
+    """The noise floor; infinite where none was measured."""
+    summary = summarize(row.records, key)
+    return float("inf") if summary is None or summary.floor is None else summary.floor

@@ -1,0 +1,99 @@
+"""The rows of a group: one tokenizer in one configuration, over its seeds."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from tokbench.records import RunRecord
+from tokbench.report.groups import settings
+
+MAX_DIFFERENCES = 3  # settings shown in a label
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one name and configuration, by seed."""
+
+    label: str
+    records: tuple[RunRecord, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One measure over the seeds of a row."""
+
+    mean: float | None
+    deviation: float | None  # over seeds; None with fewer than two
+    seeds: int  # that have a value
+    of: int  # that have the measure or its absence
+    unit: str
+    floor: float | None  # mean over seeds
+    reason: str | None  # of the first seed without a value
+
+
+def summarize(records: Iterable[RunRecord], key: str) -> Summary | None:
+    """The measure over records; None where no record has it."""
+    measures = [record.metrics[key] for record in records if key in record.metrics]
+    if not measures:
+        return None
+    values = [measure.value for measure in measures if measure.value is not None]
+    floors = [measure.floor for measure in measures if measure.floor is not None]
+    return Summary(
+        mean=fmean(values) if values else None,
+        deviation=stdev(values) if len(values) > 1 else None,
+        seeds=len(values),
+        of=len(measures),
+        unit=measures[0].unit,
+        floor=fmean(floors) if floors else None,
+        reason=next((measure.reason for measure in measures if measure.value is None), None),
+    )
+
+
+def make_rows(records: Iterable[RunRecord]) -> list[Row]:
+    """One row for each name and configuration without its seed; of several for a name the label tells what differs."""
+    by_name: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record in sorted(records, key=lambda record: (record.name, record.seed, record.hash)):
+        by_name[record.name][settings(record)].append(record)
+    rows: list[Row] = []
+    for name, variants in sorted(by_name.items()):
+        labels = _labels(name, [json.loads(text) for text in variants])
+        rows += [Row(label, tuple(runs)) for label, runs in zip(labels, variants.values(), strict=True)]
+    return rows
+
+
+def _labels(name: str, configs: Sequence[dict[str, Any]]) -> list[str]:
+    """The name alone for a single configuration, otherwise followed by the values that differ."""
+    if len(configs) == 1:
+        return [name]
+    flat = [flatten(config) for config in configs]
+    keys = sorted({key for config in flat for key in config})
+    differing = [key for key in keys if len({json.dumps(config.get(key)) for config in flat}) > 1]
+    labels = [f"{name} ({_differences(config, differing)})" for config in flat]
+    if len(set(labels)) < len(labels):  # they differ beyond the settings shown
+        labels = [f"{label} #{number}" for number, label in enumerate(labels, 1)]
+    return labels
+
+
+def _differences(config: Mapping[str, Any], keys: Sequence[str]) -> str:
+    shown = [f"{key.rpartition('.')[2]}={_short(config.get(key))}" for key in keys[:MAX_DIFFERENCES]]
+    return ", ".join(shown + ([f"+{len(keys) - MAX_DIFFERENCES} more"] if len(keys) > MAX_DIFFERENCES else []))
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":")).strip('"')
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,81 @@
+"""The shared autoencoder: one encoder and one decoder for every quantizer of a comparison.
+
+x (B, 3, H, W) -> space-to-depth by `factor`, residual blocks, linear -> z (B, N, D) -> quantizer -> z_q -> linear,
+residual blocks, depth-to-space -> (B, 3, H, W). N = (H / factor) (W / factor); all convolutions work on the token grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.interfaces import Quantized, Quantizer
+from tokbench.layers import ResidualBlock
+
+VERSION = 1
+
+
+class Autoencoder(nn.Module):
+    """A convolutional tokenizer around any quantizer, `depth` residual blocks of `width` channels a side.
+
+    Encoder and decoder are drawn before the maps to the quantizer's `dim`, so that at one seed they start the same for
+    every quantizer.
+    """
+
+    def __init__(self, quantizer: Quantizer, *, width: int, factor: int, depth: int) -> None:
+        super().__init__()
+        if factor < 2:
+            raise ValueError(f"factor must be >= 2, got {factor}")
+        if width < 1 or depth < 0:
+            raise ValueError(f"width must be >= 1 and depth >= 0, got {width} and {depth}")
+        self.factor, pixels = factor, 3 * factor**2
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(factor),
+            nn.Conv2d(pixels, width, 3, padding=1),
+            *(ResidualBlock(width) for _ in range(depth)),
+            nn.GroupNorm(1, width),
+        )
+        self.decoder = nn.Sequential(
+            *(ResidualBlock(width) for _ in range(depth)),
+            nn.GroupNorm(1, width),
+            nn.Conv2d(width, pixels, 3, padding=1),
+            nn.PixelShuffle(factor),
+        )
+        self.to_latent = nn.Linear(width, quantizer.dim)
+        self.from_latent = nn.Linear(quantizer.dim, width)
+        assert isinstance(quantizer, nn.Module)
+        self.quantizer = quantizer
+        self.dim, self.codebook_sizes = quantizer.dim, tuple(quantizer.codebook_sizes)
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """The quantizer's."""
+        return self.quantizer.loss_weights
+
+    def shape(self, height: int, width: int) -> tuple[int, ...]:
+        """(h, w) of the token grid."""
+        if height % self.factor or width % self.factor:
+            raise ValueError(f"image size must be divisible by factor = {self.factor}, got {height}x{width}")
+        return height // self.factor, width // self.factor
+
+    def latents(self, images: Tensor) -> Tensor:
+        """(B, N, D): what the quantizer sees, raster order."""
+        self.shape(*images.shape[-2:])
+        return self.to_latent(self.encoder(images).flatten(2).transpose(1, 2))
+
+    def encode(self, images: Tensor) -> Quantized:
+        """Tokens of (B, 3, H, W) images in [-1, 1]."""
+        return self.quantizer(self.latents(images))
+
+    def indices_to_codes(self, indices: Tensor) -> Tensor:
+        """(B, N) int64 to (B, N, D)."""
+        return self.quantizer.indices_to_codes(indices)
+
+    def decode(self, z_q: Tensor) -> Tensor:
+        """(B, N, D) to (B, 3, H, W); square images."""
+        side = round(z_q.shape[1] ** 0.5)
+        if side * side != z_q.shape[1]:
+            raise ValueError(f"z_q must hold a square number of tokens, got {z_q.shape[1]}")
+        return self.decoder(self.from_latent(z_q).transpose(1, 2).unflatten(2, (side, side)))
