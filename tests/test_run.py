@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokbench import build, job
+from tokbench import build, execute, stages
 from tokbench.records import RunRecord, read_arrays, read_records
 from tokbench.run import BAD_INPUT, FAILED, OK, STOPPED, main
 
@@ -80,7 +80,9 @@ def test_counted_flops_are_the_formulas(swept: tuple[Path, str]) -> None:
     for name in ("fsq", "continuous_4"):
         metrics = record_of(swept[0], name).metrics
         for block in ("common", "native"):
-            counted, analytic = (metrics[f"{block}/cost/generation_flops_{way}"].value for way in ("counted", "analytic"))
+            counted, analytic = (
+                metrics[f"{block}/cost/generation_flops_{way}"].value for way in ("counted", "analytic")
+            )
             assert counted == pytest.approx(analytic, rel=0.02)
 
 
@@ -123,7 +125,7 @@ def test_the_report_names_a_corrupt_record_and_keeps_it(swept: tuple[Path, str],
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["quantizer=nonsense"], "fsq, patches, vq"),
+        (["quantizer=nonsense"], "continuous_8\n\tfsq\n\tpatches"),
         (["quantizer.levels=[8,1,5]"], "levels must each be >= 2 and <= 1000, got [8, 1, 5]"),
         (["quantizer=vq", "quantizer.codebook_size=0"], "codebook_size must be >= 2, got 0"),
         (["quantizer.level=[8]"], "level"),
@@ -148,10 +150,11 @@ def test_bad_input_is_told_shortly(words: list[str], message: str, monkeypatch, 
 def test_nan_in_training_names_step_and_term_and_is_recorded(monkeypatch, capsys, tmp_path: Path) -> None:
     def diverge(tokenizer: object, images: torch.Tensor) -> dict[str, torch.Tensor]:
         terms = original(tokenizer, images)
-        return terms | {"reconstruction": terms["reconstruction"] * (float("nan") if next(calls) == 2 else 1.0)}
+        bad = tokenizer.training and next(calls) == 2  # type: ignore[attr-defined]
+        return terms | {"reconstruction": terms["reconstruction"] * (float("nan") if bad else 1.0)}
 
-    original, calls = job.tokenizer_loss, iter(range(1, 1000))
-    monkeypatch.setattr(job, "tokenizer_loss", diverge)
+    original, calls = stages.tokenizer_loss, iter(range(1, 1000))
+    monkeypatch.setattr(stages, "tokenizer_loss", diverge)
     assert start(monkeypatch, *arguments(tmp_path, "stage=tokenizer")) == FAILED
     error = capsys.readouterr().err
     assert "'reconstruction' is not finite at step 2 of 2" in error
@@ -183,16 +186,18 @@ def test_a_full_disk_leaves_no_half_record_and_the_next_start_goes_on(monkeypatc
     assert start(monkeypatch, *arguments(tmp_path, "stage=tokenizer")) == OK
 
 
-def test_ctrl_c_leaves_no_record_and_the_next_start_keeps_the_trained_tokenizer(monkeypatch, capsys, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_record_and_the_next_start_keeps_the_trained_tokenizer(
+    monkeypatch, capsys, tmp_path: Path
+) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(job, "evaluate_tokenizer", interrupt)
+        patched.setattr(execute, "evaluate_tokenizer", interrupt)
         assert start(patched, *arguments(tmp_path, "stage=tokenizer")) == STOPPED
     assert "the next start goes on" in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("*")) if (tmp_path / "runs").exists() else True
-    monkeypatch.setattr(job, "fit", interrupt)  # trained already: not to be called again
+    monkeypatch.setattr(stages, "fit", interrupt)  # trained already: not to be called again
     assert start(monkeypatch, *arguments(tmp_path, "stage=tokenizer")) == OK
 
 

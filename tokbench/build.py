@@ -34,8 +34,10 @@ def plain(config: Any, options: Mapping[str, Any], overrides: Iterable[str]) -> 
     """
     from omegaconf import OmegaConf
 
-    values = OmegaConf.to_container(OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True)
-    assert isinstance(values, dict)
+    container: Any = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True
+    )
+    values: dict[str, Any] = container
     values.pop("experiments", None)
     given = {o.lstrip("+").split("=")[0] for o in overrides}
     if "tokenizer._target_" in given:
@@ -43,7 +45,7 @@ def plain(config: Any, options: Mapping[str, Any], overrides: Iterable[str]) -> 
     groups = ("data", "tokenizer", "quantizer", "backbone", "generation", "budget")
     values["choices"] = {group: str(options[group]) for group in groups}
     values["name"] = values["name"] or _name(values)
-    return {str(k): v for k, v in values.items()}
+    return values
 
 
 def _name(values: Mapping[str, Any]) -> str:
@@ -88,7 +90,9 @@ def _locate(target: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"_target_ must be an importable name such as my.module.Class, got {target!r}: {error}") from None
+        raise ValueError(
+            f"_target_ must be an importable name such as my.module.Class, got {target!r}: {error}"
+        ) from None
 
 
 def versions(nodes: Iterable[Mapping[str, Any] | None], rooms: Iterable[str]) -> dict[str, int]:

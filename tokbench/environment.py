@@ -9,13 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from pydantic import JsonValue
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "scipy", "numpy", "scikit-image")
 
 
-def describe(device: torch.device) -> dict[str, str | int | float | None]:
+def describe(device: torch.device) -> dict[str, JsonValue]:
     """Names, versions and the load average by name; the git commit is None outside a checkout, "+changes" if it is not clean."""
-    packages: dict[str, str | int | float | None] = {name: version(name) for name in PACKAGES}
+    packages: dict[str, JsonValue] = {name: version(name) for name in PACKAGES}
     return packages | {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

@@ -23,7 +23,9 @@ class Split:
     groups: Tensor  # (M,) int64: images that share a source photograph share a group (clusters of the bootstrap)
 
     def __post_init__(self) -> None:
-        assert self.images.ndim == 4 and self.images.shape[1] == 3 and self.images.dtype.itemsize == 1, self.images.shape
+        assert self.images.ndim == 4, self.images.shape
+        assert self.images.shape[1] == 3, self.images.shape
+        assert self.images.dtype.itemsize == 1, self.images.dtype
         assert len(self.captions) == len(self.groups) == len(self.images)
         assert self.labels is None or len(self.labels) == len(self.images)
 

@@ -25,7 +25,7 @@ OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 def run(config: Mapping[str, Any]) -> int:
     """Do one run and leave its record; the exit code. Trouble is told on stderr in one line."""
-    from tokbench import job  # torch is imported here, so that --help need not wait for it
+    from tokbench import execute, job  # torch is imported here, so that --help need not wait for it
 
     label = f"{config['name']} s{config['seed']}"
     try:
@@ -37,21 +37,21 @@ def run(config: Mapping[str, Any]) -> int:
         print(f"[{label}] recorded before: {found} (force=true runs it again)")
         return OK
     try:
-        print(f"[{label}] recorded: {job.execute(ready)}")
+        print(f"[{label}] recorded: {execute.execute(ready)}")
         return OK
     except Exception as error:
         return _failed(ready, label, error)
 
 
 def _failed(ready: Any, label: str, error: Exception) -> int:
-    from tokbench import job
+    from tokbench.execute import write_failure
     from tokbench.train import Diverged
 
     if not isinstance(error, Diverged | OSError):
         traceback.print_exc()
     _say(f"failed: {label}: {type(error).__name__}: {error}", FAILED)
     try:
-        _say(f"failed: {label}: recorded in {job.write_failure(ready, error)}", FAILED)
+        _say(f"failed: {label}: recorded in {write_failure(ready, error)}", FAILED)
     except OSError as second:
         _say(f"failed: {label}: the failure could not be recorded: {second}", FAILED)
     return FAILED
@@ -65,14 +65,16 @@ def _say(text: str, code: int) -> int:
 def main() -> int:
     """Compose the configuration with Hydra, do the run or the runs of a sweep, and report; the exit code."""
     codes: dict[str, int] = {}
-    last: dict[str, Any] = {}
+    sweeps: set[str] = set()  # the results folders of a sweep
 
-    @hydra.main(config_path="../conf", config_name="config", version_base="1.3")
+    @hydra.main(config_path=str(build.ROOT / "conf"), config_name="config", version_base="1.3")
     def each(config: DictConfig) -> None:
         settings = HydraConfig.get()
         overrides = list(settings.overrides.task)
-        last.update(build.plain(config, settings.runtime.choices, overrides), sweep=settings.mode == RunMode.MULTIRUN)
-        codes[" ".join(overrides)] = run(last)
+        values = build.plain(config, settings.runtime.choices, overrides)
+        codes[" ".join(overrides)] = run(values)
+        if settings.mode == RunMode.MULTIRUN:
+            sweeps.add(values["results_dir"])
 
     try:
         each()
@@ -80,20 +82,24 @@ def main() -> int:
         return BAD_INPUT if stop.code else OK
     except KeyboardInterrupt:
         return _say("stopped: what was not finished left no record; the next start goes on from there", STOPPED)
-    if last.get("sweep"):
-        return _close_sweep(codes, Path(last["results_dir"]))
+    if sweeps:
+        return max(_close_sweep(codes, Path(folder)) for folder in sweeps)
     return max(codes.values(), default=OK)
 
 
 def _close_sweep(codes: Mapping[str, int], results: Path) -> int:
-    from tokbench.report.build import build_report, headline
+    from tokbench.report.build import build_report
+    from tokbench.report.headline import headline
 
     if (results / "runs").is_dir():
         written = build_report(results)
         print(headline(results), *(f"written: {path}" for path in written), sep="\n")
     failed = [overrides for overrides, code in codes.items() if code]
     if failed:
-        _say("\n".join([f"{len(failed)} of {len(codes)} runs failed:", *(f"  {overrides}" for overrides in failed)]), FAILED)
+        _say(
+            "\n".join([f"{len(failed)} of {len(codes)} runs failed:", *(f"  {overrides}" for overrides in failed)]),
+            FAILED,
+        )
     return FAILED if failed else OK
 
 

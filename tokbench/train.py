@@ -73,7 +73,13 @@ class TrainingModule(lightning.LightningModule):
     """The loss and the optimizer of one model."""
 
     def __init__(
-        self, model: nn.Module, loss: Callable[[Any], Mapping[str, Tensor]], *, steps: int, lr: float, weight_decay: float
+        self,
+        model: nn.Module,
+        loss: Callable[[Any], Mapping[str, Tensor]],
+        *,
+        steps: int,
+        lr: float,
+        weight_decay: float,
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss

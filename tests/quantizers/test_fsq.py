@@ -33,7 +33,9 @@ def test_bound_is_the_papers_formula() -> None:
         half = (level - 1) * (1 - 1e-3) / 2
         offset = 0.0 if level % 2 else 0.5
         expected = torch.tanh(z[:, channel] + math.tan(offset / half)) * half - offset
-        torch.testing.assert_close(FiniteScalarQuantizer(levels).bound(z)[:, channel].double(), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            FiniteScalarQuantizer(levels).bound(z)[:, channel].double(), expected, atol=1e-5, rtol=1e-5
+        )
 
 
 def test_gradient_is_that_of_the_bound() -> None:

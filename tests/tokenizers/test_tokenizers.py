@@ -37,7 +37,7 @@ def test_every_tokenizer_holds_the_protocol(tokenizer: Tokenizer) -> None:
 
 
 def test_every_tokenizer_refuses_a_size_that_does_not_divide(tokenizer: Tokenizer) -> None:
-    with pytest.raises(ValueError, match="image size must be divisible by .* = 4, got 18x18"):
+    with pytest.raises(ValueError, match=r"image size must be divisible by .* = 4, got 18x18"):
         tokenizer.latents(images(18))
 
 
@@ -109,7 +109,7 @@ def peeking(x: torch.Tensor) -> Quantized:
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (object(), "must have dim, .* missing: dim"),
+        (object(), r"must have dim, .* missing: dim"),
         (Broken(encode=shifting), "deterministic"),
         (Broken(encode=peeking), "must not depend on the batch"),
         (Broken(encode=lambda x: Quantized(Patches(2).latents(x), None, {})), r"shape \(B, N, dim\) = \(3, 16, 48\)"),

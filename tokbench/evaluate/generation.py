@@ -17,11 +17,10 @@ from tokbench.evaluate.tokens import TokenTable
 from tokbench.interfaces import Scheme, Split, TokenBatch, Tokenizer, TokenSpace
 from tokbench.metrics.features import frechet_distance, kid, nearest_distance, sliced_wasserstein
 from tokbench.metrics.images import to_uint8
+from tokbench.metrics.standard import RANDOM_MINIMUM, SLICES, SLICES_SEED
 from tokbench.records import Measure
 
 VERSION = 1
-MIN_RANDOM64 = 5000  # below, the floor of random features hides what it should show
-PROJECTIONS = 128
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,9 @@ def evaluate_generation(
         images, _ = draw(dataset.validation, sizes.tuning_samples, guidance, "tuning")
         scores[guidance] = _tuning_score(images, dataset.validation, reference)
     best = min(scores, key=lambda g: scores[g])
-    measures: Measures = {f"{block}/guided/guidance": measured(f"{block}/guided/guidance", best, n=sizes.tuning_samples)}
+    measures: Measures = {
+        f"{block}/guided/guidance": measured(f"{block}/guided/guidance", best, n=sizes.tuning_samples)
+    }
     for group, guidance in (("generation", 1.0), ("guided", best)):
         images, rows = draw(dataset.generation, sizes.samples, guidance, "samples")
         labels = dataset.generation.labels
@@ -95,7 +96,7 @@ def _tuning_score(images: Tensor, split: Split, reference: Reference) -> float:
     features = reference.features("fd_classifier")
     if features is not None and len(images) > features.num_features:
         return frechet_distance(features(images), reference.known("fd_classifier", "validation"))
-    return sliced_wasserstein(images, split.images, projections=PROJECTIONS, seed=0)
+    return sliced_wasserstein(images, split.images, projections=SLICES, seed=SLICES_SEED)
 
 
 def sample_measures(prefix: str, images: Tensor, labels: Tensor | None, reference: Reference) -> Measures:
@@ -112,7 +113,9 @@ def sample_measures(prefix: str, images: Tensor, labels: Tensor | None, referenc
     measures[key] = measured(key, kid(random(images), real), n=n, floor=kid(known, real))
     key = f"{prefix}sliced_wasserstein"
     known_images = train[some(len(train), n)]
-    value, floor = (sliced_wasserstein(x, held_out, projections=PROJECTIONS, seed=0) for x in (images, known_images))
+    value, floor = (
+        sliced_wasserstein(x, held_out, projections=SLICES, seed=SLICES_SEED) for x in (images, known_images)
+    )
     measures[key] = measured(key, value, n=n, floor=floor)
     key = f"{prefix}nearest_train_distance"
     measures[key] = mean_of(key, nearest_distance(images, train))
@@ -125,7 +128,7 @@ def _distance(key: str, name: str, images: Tensor, reference: Reference) -> Meas
     features = reference.features(name)
     if features is None:
         return missing(key, "no classes")
-    least = MIN_RANDOM64 if name == "fd_random64" else features.num_features + 1
+    least = RANDOM_MINIMUM if name == "fd_random64" else features.num_features + 1
     real = reference.known(name, "generation")
     if min(len(images), len(real)) < least:
         return missing(key, f"n = {min(len(images), len(real))} < {least}")

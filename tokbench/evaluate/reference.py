@@ -11,9 +11,9 @@ from torch import Tensor
 from tokbench.interfaces import Dataset, Split
 from tokbench.judges import Classifier, ColourClassifier
 from tokbench.metrics.features import RandomFeatures
+from tokbench.metrics.standard import RANDOM_SEED
 
 VERSION = 1
-RANDOM_FEATURES_SEED = 0
 BATCH = 500
 
 
@@ -43,7 +43,7 @@ class Reference:
     _kept: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._networks = {"fd_random64": _Call(RandomFeatures(RANDOM_FEATURES_SEED))}
+        self._networks = {"fd_random64": _Call(RandomFeatures(RANDOM_SEED))}
         if self.classifier is not None:
             self._networks["fd_classifier"] = _Call(self.classifier)
 

@@ -41,7 +41,9 @@ def evaluate_tokenizer(
         images = to_float(split.images[rows].to(device))
         quantized = tokenizer.encode(images)
         latents = tokenizer.latents(images)
-        codes.update(latents if latents.shape == quantized.z_q.shape else quantized.z_q, quantized.z_q, quantized.indices)
+        codes.update(
+            latents if latents.shape == quantized.z_q.shape else quantized.z_q, quantized.z_q, quantized.indices
+        )
         return to_uint8(tokenizer.decode(quantized.z_q).float()).cpu()
 
     images = in_batches(len(split), batch, reconstruct, what="reconstruction")

@@ -105,7 +105,9 @@ class VectorQuantizer(nn.Module):
 def kmeans(tokens: Tensor, size: int) -> Tensor:
     """(size, D) centres of tokens (N, D) after Lloyd's iterations from random tokens; an empty cluster keeps its centre."""
     if len(tokens) < size:
-        raise ValueError(f"kmeans_init needs a first batch of at least codebook_size = {size} tokens, got {len(tokens)}")
+        raise ValueError(
+            f"kmeans_init needs a first batch of at least codebook_size = {size} tokens, got {len(tokens)}"
+        )
     centres = tokens[torch.randperm(len(tokens), device=tokens.device)[:size]].clone()
     for _ in range(LLOYD_ITERATIONS):
         nearest = nearest_code(tokens, centres)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from tokbench.interfaces import Tokenizer
 
 IMAGES = 3
-TOLERANCE = 1e-3  # of values between a batch of one and a batch of three; a code near a tie may flip: SAME is the least share
+TOLERANCE = (
+    1e-3  # of values between a batch of one and a batch of three; a code near a tie may flip: SAME is the least share
+)
 SAME = 0.98
 
 
@@ -45,9 +47,13 @@ def _check(tokenizer: Tokenizer, images: Tensor, name: str) -> None:
     expected = (IMAGES, prod(shape), tokenizer.dim)
     quantized, again, one = tokenizer.encode(images), tokenizer.encode(images), tokenizer.encode(images[:1])
     z_q, indices = quantized.z_q, quantized.indices
-    rule(tuple(z_q.shape) == expected, f"encode must give z_q of shape (B, N, dim) = {expected}, got {tuple(z_q.shape)}")
+    rule(
+        tuple(z_q.shape) == expected, f"encode must give z_q of shape (B, N, dim) = {expected}, got {tuple(z_q.shape)}"
+    )
     rule(bool(z_q.isfinite().all()), "encode must give finite z_q")
-    rule(tuple(tokenizer.latents(images).shape[:2]) == expected[:2], f"latents must be (B, N, D) with N = {expected[1]}")
+    rule(
+        tuple(tokenizer.latents(images).shape[:2]) == expected[:2], f"latents must be (B, N, D) with N = {expected[1]}"
+    )
     rule(torch.equal(z_q, again.z_q), "encode must be deterministic, two calls differ")
     unknown = set(quantized.losses) - set(tokenizer.loss_weights)
     rule(not unknown, f"loss_weights must name every loss, missing: {sorted(unknown)}")
@@ -64,11 +70,16 @@ def _check(tokenizer: Tokenizer, images: Tensor, name: str) -> None:
             tuple(stages.shape) == (*expected[:2], len(sizes)),
             f"indices must be (B, N) or (B, N, K) for K = {len(sizes)} codebooks, got {tuple(indices.shape)}",
         )
-        rule(bool((stages >= 0).all() and (stages < sizes).all()), f"indices must lie in [0, V) for V = {sizes.tolist()}")
+        rule(
+            bool((stages >= 0).all() and (stages < sizes).all()), f"indices must lie in [0, V) for V = {sizes.tolist()}"
+        )
         codes = tokenizer.indices_to_codes(indices)
         rule(torch.equal(codes.to(z_q.dtype), z_q), "indices_to_codes(indices) must equal z_q")
         same = (one.indices == indices[:1]).float().mean().item()
-        rule(same >= SAME, f"encode must not depend on the batch: {same:.0%} of indices agree between batches of 1 and {IMAGES}")
+        rule(
+            same >= SAME,
+            f"encode must not depend on the batch: {same:.0%} of indices agree between batches of 1 and {IMAGES}",
+        )
     else:
         rule(
             torch.allclose(one.z_q, z_q[:1], atol=TOLERANCE, rtol=TOLERANCE),
@@ -76,6 +87,7 @@ def _check(tokenizer: Tokenizer, images: Tensor, name: str) -> None:
         )
     decoded = tokenizer.decode(z_q)
     rule(
-        decoded.shape == images.shape, f"decode must give images of shape {tuple(images.shape)}, got {tuple(decoded.shape)}"
+        decoded.shape == images.shape,
+        f"decode must give images of shape {tuple(images.shape)}, got {tuple(decoded.shape)}",
     )
     rule(bool(decoded.isfinite().all()), "decode must give finite images")

@@ -1,0 +1,252 @@
+"""One run from its start to its record: train, judge, measure, and write the record last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokbench import build
+from tokbench.environment import describe
+from tokbench.evaluate.baselines import evaluate_baselines
+from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_step_flops
+from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_likelihood, evaluate_understanding
+from tokbench.evaluate.measures import Measures, measured
+from tokbench.evaluate.reference import Reference, some
+from tokbench.evaluate.tokenizer import evaluate_tokenizer
+from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
+from tokbench.interfaces import Tokenizer, TokenSpace
+from tokbench.job import Job, Values, data_key, load_dataset
+from tokbench.judges import ColourClassifier, train_classifier
+from tokbench.metrics.images import to_float
+from tokbench.records import DataInfo, RunRecord, write_arrays, write_record
+from tokbench.stages import tokenizer_loss, trainable, trained_scheme, trained_tokenizer
+from tokbench.train import Training
+
+PICTURED = 16
+JUDGE_WIDTH = 32
+CURVE_POINTS = 200
+
+
+def execute(job: Job) -> Path:
+    """Train, judge, measure and record; the path of the record, which is written last."""
+    config, budget, device = job.config, job.config["budget"], job.device
+    metrics: Measures = {}
+    arrays: dict[str, np.ndarray] = {}
+    with job.step("judges"):
+        arguments = data_key(config), budget["judge"]["steps"], Path(config["cache_dir"])
+        reference = _reference(*arguments)
+        metrics |= _baselines(*arguments, budget["evaluation"]["samples"])
+    with job.step("train tokenizer"):
+        tokenizer, training = trained_tokenizer(job)
+    with job.step("reconstruction and bits"):
+        result = evaluate_tokenizer(tokenizer, reference, batch=budget["evaluation"]["batch"], device=device)
+        metrics |= result.measures
+        pictured = some(len(result.images), PICTURED)
+        originals = job.dataset.test.images[pictured]
+        arrays |= {"psnr_db": _array(result.psnr_db.float()), "ssim": _array(result.ssim.float())}
+        arrays |= {"groups": _array(job.dataset.test.groups)}
+        arrays |= {"originals": _array(originals), "reconstructions": _array(result.images[pictured])}
+        if training is not None:
+            metrics |= _training_measures("", training)
+            arrays["loss_tokenizer"] = _curve(training)
+    others = [_cost_tokenizer(job, tokenizer, metrics)]
+    if job.presets:
+        others += _generation(job, tokenizer, reference, metrics, arrays)
+    return _write(job, metrics, arrays, others_cores=max(others))
+
+
+def _cost_tokenizer(job: Job, tokenizer: Tokenizer, metrics: Measures) -> float:
+    budget = job.config["budget"]
+    rows = some(len(job.dataset.train), budget["tokenizer"]["batch"])
+    images = job.dataset.train.images[rows]
+    untrained = job.tokenizer()
+
+    def step() -> None:
+        torch.stack(list(tokenizer_loss(untrained, to_float(images.to(job.device))).values())).sum().backward()
+
+    with job.step("cost of the tokenizer"):
+        found, others = tokenizer_costs(
+            tokenizer,
+            images,
+            step=step if trainable(untrained) else None,
+            steps=budget["tokenizer"]["steps"],
+            device=job.device,
+        )
+    metrics |= found
+    return others
+
+
+def _generation(
+    job: Job, tokenizer: Tokenizer, reference: Reference, metrics: Measures, arrays: dict[str, np.ndarray]
+) -> list[float]:
+    """Adds the measures and arrays of each block; a block that repeats another's preset repeats its numbers."""
+    dataset, budget = job.dataset, job.config["budget"]
+    with job.step("encode"):
+        batch = budget["evaluation"]["batch"]
+        splits = ("train", "validation", "generation")
+        tables = {n: encode_split(tokenizer, dataset.splits[n], batch=batch, device=job.device) for n in splits}
+        space = token_space(tokenizer, tables["train"], size=dataset.train.images.shape[-1])
+    others: list[float] = []
+    done: dict[str, str] = {}
+    for block, preset in job.presets.items():
+        if preset["name"] in done:
+            _repeat(metrics, arrays, done[preset["name"]], block)
+            continue
+        others.append(_block(job, block, preset, tokenizer, space, tables, reference, metrics, arrays))
+        done[preset["name"]] = block
+    rows = some(len(dataset.generation), PICTURED)
+    arrays["sample_captions"] = np.array([dataset.generation.captions[i] for i in rows.tolist()])
+    return others
+
+
+def _repeat(metrics: Measures, arrays: dict[str, np.ndarray], source: str, block: str) -> None:
+    metrics |= {block + key[len(source) :]: value for key, value in metrics.items() if key.startswith(f"{source}/")}
+    arrays |= {key.replace(source, block): value for key, value in arrays.items() if key.endswith(f"_{source}")}
+
+
+def _block(
+    job: Job,
+    block: str,
+    preset: Values,
+    tokenizer: Tokenizer,
+    space: TokenSpace,
+    tables: Mapping[str, TokenTable],
+    reference: Reference,
+    metrics: Measures,
+    arrays: dict[str, np.ndarray],
+) -> float:
+    dataset, sizes = job.dataset, _sizes(job.config["budget"]["evaluation"])
+    with job.step(f"train {preset['name']}"):
+        scheme, training = trained_scheme(job, preset, space, tables)
+    metrics |= _training_measures(f"{block}/", training)
+    arrays[f"loss_{block}"] = _curve(training)
+    with job.step(f"judge {preset['name']}"):
+        pixels = dataset.train.images.shape[-1] * dataset.train.images.shape[-2]
+        held_out = tables["generation"]
+        metrics |= evaluate_likelihood(block, scheme, space, held_out, pixels=pixels, sizes=sizes)
+        metrics |= evaluate_understanding(
+            block, scheme, space, held_out, dataset.generation, dataset.class_names, sizes
+        )
+        found, samples = evaluate_generation(
+            block, scheme, tokenizer, reference, sizes, seed=job.config["seed"], device=job.device
+        )
+        metrics |= found
+        arrays[f"samples_{block}"] = _array(samples[:PICTURED])
+    with job.step(f"cost of {preset['name']}"):
+        budget = job.config["budget"]["backbone"]
+        batch = tables["train"].batch(space, some(len(tables["train"]), budget["batch"]))
+        found, others = scheme_costs(
+            block,
+            scheme,
+            tokenizer,
+            space,
+            caption=dataset.generation.captions[0],
+            batch=job.config["budget"]["evaluation"]["throughput_batch"],
+            training_flops=budget["steps"] * training_step_flops(scheme, batch),
+            device=job.device,
+        )
+        metrics |= found
+    return others
+
+
+def _sizes(evaluation: Values) -> Sizes:
+    names = ("samples", "tuning_samples", "understanding", "batch")
+    return Sizes(**{n: evaluation[n] for n in names}, guidances=tuple(evaluation["guidances"]))
+
+
+@lru_cache(maxsize=1)
+def _reference(key: str, steps: int, cache: Path) -> Reference:
+    dataset, fingerprints = load_dataset(key)
+    if dataset.train.labels is None or len(dataset.class_names) < 2:
+        return Reference(dataset, None, None)
+    classifier = train_classifier(
+        dataset.train,
+        dataset.validation,
+        len(dataset.class_names),
+        width=JUDGE_WIDTH,
+        steps=steps,
+        seed=0,
+        fingerprint=fingerprints["train"],
+        cache=cache / "judges",
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    return Reference(dataset, classifier, ColourClassifier(dataset.train, len(dataset.class_names)))
+
+
+@lru_cache(maxsize=1)
+def _baselines(key: str, steps: int, cache: Path, samples: int) -> Measures:
+    return evaluate_baselines(_reference(key, steps, cache), samples=samples)
+
+
+def _training_measures(prefix: str, training: Training) -> Measures:
+    values = {
+        "final_loss": training.final_loss,
+        "flattened": float(training.flattened),
+        "best_step": float(training.best_step),
+    }
+    return {f"{prefix}training/{k}": measured(f"{prefix}training/{k}", v) for k, v in values.items()}
+
+
+def _curve(training: Training) -> np.ndarray:
+    """(k, 2) step and mean loss of the steps since the last point."""
+    losses = np.array(training.losses, dtype=np.float32)
+    parts = np.array_split(np.arange(len(losses)), min(CURVE_POINTS, len(losses)))
+    return np.array([(part[-1] + 1, losses[part].mean()) for part in parts], dtype=np.float32)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+def _write(job: Job, metrics: Measures, arrays: Mapping[str, np.ndarray], *, others_cores: float) -> Path:
+    name = Path(job.file_name).with_suffix(".npz").name
+    job.folder.mkdir(parents=True, exist_ok=True)
+    files = {name: write_arrays(job.folder / name, arrays)}
+    return write_record(_record(job, metrics=metrics, files=files, others_cores=others_cores), job.folder)
+
+
+def write_failure(job: Job, error: BaseException) -> Path:
+    """Record that the job failed and why."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    return write_record(_record(job, error=f"{type(error).__name__}: {error}".splitlines()[0]), job.folder)
+
+
+def _record(
+    job: Job,
+    *,
+    metrics: Measures | None = None,
+    files: dict[str, str] | None = None,
+    error: str | None = None,
+    others_cores: float | None = None,
+) -> RunRecord:
+    config, dataset = job.config, job.dataset
+    return RunRecord(
+        name=config["name"],
+        status="failed" if error else "ok",
+        stage=config["stage"],
+        seed=config["seed"],
+        budget=config["budget"]["name"],
+        hash=job.hash,
+        config=build.hashed(config),
+        data=DataInfo(
+            name=dataset.name,
+            ranked=dataset.ranked,
+            fingerprints=job.fingerprints,
+            sizes={k: len(v) for k, v in dataset.splits.items()},
+            skipped=dataset.skipped,
+        ),
+        blocks={block: preset["name"] for block, preset in job.presets.items()},  # type: ignore[misc]
+        metrics=metrics or {},
+        versions=job.versions,
+        environment=describe(job.device) | {"other_processes_cores": others_cores},
+        files=files or {},
+        error=error,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        seconds=job.seconds,
+    )
