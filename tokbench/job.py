@@ -23,8 +23,9 @@ from tokbench.tokenizers.check import check_tokenizer
 Values = Mapping[str, Any]
 ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modules its configuration names
     *("tokbench.train", "tokbench.judges", "tokbench.cost", "tokbench.diffusion", "tokbench.layers"),
-    *("tokbench.data.common", "tokbench.quantizers.nearest", "tokbench.quantizers.estimators"),
-    *("tokbench.backbone.transformer", "tokbench.backbone.positions", "tokbench.backbone.sequence"),
+    *("tokbench.quantizers.nearest", "tokbench.quantizers.estimators"),
+    *("tokbench.backbone.transformer", "tokbench.backbone.attention"),
+    *("tokbench.backbone.positions", "tokbench.backbone.sequence"),
     *("tokbench.metrics.images", "tokbench.metrics.features", "tokbench.metrics.codes"),
     *("tokbench.evaluate.tokenizer", "tokbench.evaluate.generation", "tokbench.evaluate.baselines"),
     *("tokbench.evaluate.costs", "tokbench.evaluate.tokens", "tokbench.evaluate.reference"),

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-VERSION = 1
 WEIGHTS_TILE = 2**22  # resample x cluster weights held at a time
 
 Floats = NDArray[np.float64]

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokbench.report.build import build_report
+from tokbench.report.build import build_report, update_readme
 from tokbench.report.headline import headline
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -22,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not paths:
         print(f"no records in {results / 'runs'}: run `python -m tokbench.run` or `make sweep` first", file=sys.stderr)
         return 2
+    readme = RESULTS.parent / "README.md"
+    if results.resolve() == RESULTS and update_readme(readme, results):
+        paths.append(readme)
     for path in paths:
         print(f"wrote {path}")
     print(f"\n{headline(results)}", end="")
