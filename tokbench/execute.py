@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from tokbench import build
@@ -58,7 +59,12 @@ def execute(job: Job) -> Path:
     others = [_cost_tokenizer(job, tokenizer, metrics)]
     if job.presets:
         others += _generation(job, tokenizer, reference, metrics, arrays)
-    return _write(job, metrics, arrays, others_cores=max(others))
+    environment = describe(device) | reference.weights() | {"other_processes_cores": round(max(others), 3)}
+    if job.logger is not None:
+        job.logger.log_hyperparams(build.hashed(config))
+        job.logger.log_metrics({key: found.value for key, found in metrics.items() if found.value is not None})
+        job.logger.experiment.finish()
+    return _write(job, metrics, arrays, environment)
 
 
 def _cost_tokenizer(job: Job, tokenizer: Tokenizer, metrics: Measures) -> float:
@@ -204,11 +210,11 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-def _write(job: Job, metrics: Measures, arrays: Mapping[str, np.ndarray], *, others_cores: float) -> Path:
+def _write(job: Job, metrics: Measures, arrays: Mapping[str, np.ndarray], environment: dict[str, JsonValue]) -> Path:
     name = Path(job.file_name).with_suffix(".npz").name
     job.folder.mkdir(parents=True, exist_ok=True)
     files = {name: write_arrays(job.folder / name, arrays)}
-    return write_record(_record(job, metrics=metrics, files=files, others_cores=others_cores), job.folder)
+    return write_record(_record(job, metrics=metrics, files=files, environment=environment), job.folder)
 
 
 def write_failure(job: Job, error: BaseException) -> Path:
@@ -223,7 +229,7 @@ def _record(
     metrics: Measures | None = None,
     files: dict[str, str] | None = None,
     error: str | None = None,
-    others_cores: float | None = None,
+    environment: dict[str, JsonValue] | None = None,
 ) -> RunRecord:
     config, dataset = job.config, job.dataset
     return RunRecord(
@@ -244,7 +250,7 @@ def _record(
         blocks={block: preset["name"] for block, preset in job.presets.items()},  # type: ignore[misc]
         metrics=metrics or {},
         versions=job.versions,
-        environment=describe(job.device) | {"other_processes_cores": others_cores},
+        environment=environment or describe(job.device),
         files=files or {},
         error=error,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,13 @@ class Job:
     @property
     def file_name(self) -> str:
         return record_file_name(self.config["name"], self.config["seed"], self.hash)
+
+    @cached_property
+    def logger(self) -> Any | None:
+        """Where curves and final numbers go while they are made; None for nowhere."""
+        node = self.config["logger"]
+        name = f"{self.config['name']}-s{self.config['seed']}"
+        return build.construct(node, name=name) if node["_target_"] else None
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

@@ -101,8 +101,7 @@ def trained_scheme(
 def _fit_options(job: Job, part: str) -> dict[str, Any]:
     budget = job.config["budget"]
     options = {name: budget[part][name] for name in ("steps", "lr", "weight_decay", "clip")}
-    logger = build.construct(job.config["logger"]) if job.config["logger"]["_target_"] else None
-    return options | {"seed": job.config["seed"], "precision": budget["precision"], "logger": logger}
+    return options | {"seed": job.config["seed"], "precision": budget["precision"], "logger": job.logger, "name": part}
 
 
 def _save(path: Path, content: Any) -> None:

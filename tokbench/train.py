@@ -80,10 +80,11 @@ class TrainingModule(lightning.LightningModule):
         steps: int,
         lr: float,
         weight_decay: float,
+        name: str,
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss
-        self.steps, self.lr, self.weight_decay = steps, lr, weight_decay
+        self.steps, self.lr, self.weight_decay, self.name = steps, lr, weight_decay, name
         self.history: list[Tensor] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -104,7 +105,7 @@ class TrainingModule(lightning.LightningModule):
             raise Diverged(f"loss term {self.names[int(bad[0, 1])]!r} is not finite at step {step} of {self.steps}")
         if self.logger is not None:
             means = dict(zip(self.names, recent.mean(0).tolist(), strict=True))
-            self.logger.log_metrics({f"train/{k}": v for k, v in means.items()}, step=len(self.history))
+            self.logger.log_metrics({f"{self.name}/{k}": v for k, v in means.items()}, step=len(self.history))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Batches are made where the data lives: nothing to move."""
@@ -157,16 +158,17 @@ def fit(
     validations: int = 5,
     precision: str = "32-true",
     logger: Logger | None = None,
+    name: str = "train",
 ) -> Training:
     """Train `model` in place and leave it in eval mode with the weights of the lowest validation loss.
 
     `loss(batch)` gives weighted scalar terms whose sum is minimised; `draw(generator)` gives a batch on the model's device.
-    Raises `Diverged` at the first non-finite term.
+    A logger gets the terms under `name`. Raises `Diverged` at the first non-finite term.
     """
     if steps < 1:
         raise ValueError(f"steps must be >= 1, got {steps}")
     start = time.perf_counter()
-    module = TrainingModule(model, loss, steps=steps, lr=lr, weight_decay=weight_decay)
+    module = TrainingModule(model, loss, steps=steps, lr=lr, weight_decay=weight_decay, name=name)
     keeper = _KeepBest(validation, at={max(round(steps * (i + 1) / validations), 1) for i in range(validations)})
     quiet = not sys.stderr.isatty()
     trainer = lightning.Trainer(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from tokbench.interfaces import Dataset, Split
@@ -21,6 +22,9 @@ class Features(Protocol):
     """(n, 3, H, W) uint8 to (n, num_features)."""
 
     num_features: int
+
+    @property
+    def weights_sha256(self) -> str: ...
 
     def features(self, images: Tensor, *, batch: int) -> Tensor: ...
 
@@ -50,6 +54,10 @@ class Reference:
     def features(self, name: str) -> _Call | None:
         """The feature function behind a distance; None where the set has no classes to train it on."""
         return self._networks.get(name)
+
+    def weights(self) -> dict[str, JsonValue]:
+        """sha256 of the weights behind each distance, for the record."""
+        return {f"{name}_weights_sha256": call.network.weights_sha256 for name, call in self._networks.items()}
 
     def known(self, name: str, split: str, n: int | None = None) -> Tensor:
         """(n, d) features of the originals of a split; `n` limits it to `some` of them."""
