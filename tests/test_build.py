@@ -95,3 +95,40 @@ def test_the_hash_covers_values_data_and_versions_but_no_paths() -> None:
 def test_help_answers_without_importing_torch() -> None:
     code = "import sys, tokbench.run; assert 'torch' not in sys.modules and 'lightning' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=build.ROOT, check=False).returncode == 0
+
+
+def swept(experiment: str) -> list[str]:
+    text = (build.ROOT / "experiments" / f"{experiment}.yaml").read_text()
+    (line,) = [line for line in text.splitlines() if line.strip().startswith("quantizer:")]
+    return line.split(":")[1].strip().split(",")
+
+
+@pytest.mark.parametrize("name", ["default", "cifar10", "cifar10_seeds"])
+def test_a_comparison_has_a_strong_vq_its_rotation_twins_and_a_random_codebook(name: str) -> None:
+    assert {"vq", "vq_rotation", "vq_tuned", "vq_tuned_rotation", "vq_random", "fsq", "patches"} <= set(swept(name))
+
+
+def test_discrete_tokenizers_of_a_comparison_have_equal_nominal_bits_within_one_percent() -> None:
+    sizes = {}
+    for name in swept("default"):
+        node = build.compose([f"quantizer={name}"])["quantizer"]
+        quantizer = build.construct(node) if node else None
+        if quantizer is not None and quantizer.codebook_sizes:
+            sizes[name] = sum(torch.tensor(quantizer.codebook_sizes).log2().tolist())
+    assert len(sizes) >= 6
+    assert max(sizes.values()) <= 1.01 * min(sizes.values())
+
+
+@pytest.mark.parametrize("name", ["vq", "vq_tuned"])
+def test_a_rotation_twin_differs_in_its_estimator_alone(name: str) -> None:
+    plain, twin = (build.compose([f"quantizer={option}"])["quantizer"] for option in (name, f"{name}_rotation"))
+    assert plain["estimator"] == "straight_through"
+    assert plain | {"estimator": "rotation"} == twin
+
+
+def test_a_comparison_changes_the_tokenizer_alone() -> None:
+    configs = [build.compose([f"quantizer={name}"]) for name in swept("default")]
+    for key in ("data", "backbone", "generation", "budget", "seed"):
+        assert all(config[key] == configs[0][key] for config in configs), key
+    trained = [config["tokenizer"] for config in configs if config["quantizer"]]
+    assert all(node == trained[0] for node in trained)

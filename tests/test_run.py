@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from tokbench import build, execute, stages
+from tokbench import build, execute, job, stages
+from tokbench.interfaces import TokenSpace
 from tokbench.records import RunRecord, read_arrays, read_records
 from tokbench.run import BAD_INPUT, FAILED, OK, STOPPED, main
 
@@ -125,7 +128,7 @@ def test_the_report_names_a_corrupt_record_and_keeps_it(swept: tuple[Path, str],
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["quantizer=nonsense"], "continuous_8\n\tfsq\n\tpatches"),
+        (["quantizer=nonsense"], "Available options in 'quantizer':\n"),
         (["quantizer.levels=[8,1,5]"], "levels must each be >= 2 and <= 1000, got [8, 1, 5]"),
         (["quantizer=vq", "quantizer.codebook_size=0"], "codebook_size must be >= 2, got 0"),
         (["quantizer.level=[8]"], "level"),
@@ -136,6 +139,8 @@ def test_the_report_names_a_corrupt_record_and_keeps_it(swept: tuple[Path, str],
         (["data=folder"], "data.root"),
         (["quantizer=continuous_4", "generation=chameleon"], "transfusion"),
         (["tokenizer._target_=no.such.Class"], "no.such.Class"),
+        (["name=my run"], "name must be letters"),
+        (["seed=-1"], "seed must be a whole number >= 0, got -1"),
         (["stage=half"], "stage must be all or tokenizer, got 'half'"),
     ],
 )
@@ -213,6 +218,59 @@ def test_a_users_own_tokenizer_is_checked_and_run(monkeypatch, tmp_path: Path) -
     record = record_of(tmp_path, "coarse")
     assert record.metrics["bits/tokens"].value == 16
     assert record.metrics["reconstruction/psnr_db"].value == 100
+
+
+def test_every_tokenizer_and_backbone_starts_from_the_same_weights(tmp_path: Path) -> None:
+    """Whatever the quantizer draws, encoder, decoder and transformer blocks are the same at one seed."""
+    starts = []
+    for name in ("fsq", "vq", "vq_tuned_rotation", "continuous_8"):
+        ready = job.prepare(build.compose(arguments(tmp_path, f"quantizer={name}")))
+        tokenizer = ready.tokenizer()
+        state = {k: v for k, v in tokenizer.state_dict().items() if k.startswith(("encoder", "decoder"))}
+        zeros = torch.zeros(tokenizer.dim)
+        space = TokenSpace(
+            (8, 8), tokenizer.dim, tokenizer.codebook_sizes, zeros, zeros + 1, tokenizer.indices_to_codes
+        )
+        blocks = ready.scheme(ready.presets["common"], space).backbone.blocks.state_dict()
+        starts.append(state | blocks)
+    for start_of in starts[1:]:
+        assert all(torch.equal(value, starts[0][key]) for key, value in start_of.items())
+
+
+def test_a_users_folder_of_images_runs_end_to_end(monkeypatch, tmp_path: Path) -> None:
+    root = tmp_path / "my images"
+    for name, level in (("dark", 40), ("light", 200)):
+        (root / name).mkdir(parents=True)
+        for k in range(30):
+            pixels = np.random.default_rng(k).integers(0, 40, (20, 24, 3)) + level
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{k}.png")
+    words = ["data=folder", f"data.root={root}", "data.size=16", "budget.evaluation.samples=8"]
+    assert start(monkeypatch, *arguments(tmp_path, *words)) == OK
+    record = record_of(tmp_path, "fsq")
+    assert record.data.name == "folder-my-images"
+    assert record.metrics["common/generation/fd_classifier"].reason is not None
+    assert record.metrics["common/understanding/caption_accuracy"].value is not None
+    assert str(tmp_path) not in json.dumps(record.config)
+
+
+def test_ctrl_c_in_training_stops_with_its_own_code(monkeypatch, tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "tokenizer_loss", interrupt)
+    assert start(monkeypatch, *arguments(tmp_path, "stage=tokenizer")) == STOPPED
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_record_made_elsewhere_is_made_again_here(
+    swept: tuple[Path, str], monkeypatch, capsys, tmp_path: Path
+) -> None:
+    words = ["stage=tokenizer", "budget=smoke", f"results_dir={tmp_path}"]
+    assert start(monkeypatch, *words, f"cache_dir={tmp_path / 'here'}") == OK
+    assert start(monkeypatch, *words, f"cache_dir={tmp_path / 'here'}") == OK
+    assert "recorded before" in capsys.readouterr().out
+    assert start(monkeypatch, *words, f"cache_dir={tmp_path / 'elsewhere'}") == OK
+    assert "recorded before" not in capsys.readouterr().out
 
 
 def test_readme_and_ci_name_the_same_commands() -> None:

@@ -22,13 +22,14 @@ from tokbench.evaluate.reference import Reference, some
 from tokbench.evaluate.tokenizer import evaluate_tokenizer
 from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
 from tokbench.interfaces import Tokenizer, TokenSpace
-from tokbench.job import Job, Values, data_key, load_dataset
+from tokbench.job import Job, Values, checkout, data_key, load_dataset
 from tokbench.judges import ColourClassifier, train_classifier
 from tokbench.metrics.images import to_float
 from tokbench.records import DataInfo, RunRecord, write_arrays, write_record
 from tokbench.stages import tokenizer_loss, trainable, trained_scheme, trained_tokenizer
 from tokbench.train import Training
 
+VERSION = 1
 PICTURED = 16
 JUDGE_WIDTH = 32
 CURVE_POINTS = 200
@@ -54,17 +55,18 @@ def execute(job: Job) -> Path:
         arrays |= {"groups": _array(job.dataset.test.groups)}
         arrays |= {"originals": _array(originals), "reconstructions": _array(result.images[pictured])}
         if training is not None:
-            metrics |= _training_measures("", training)
+            metrics |= _training_measures("", training) | _fallbacks(tokenizer)
             arrays["loss_tokenizer"] = _curve(training)
     others = [_cost_tokenizer(job, tokenizer, metrics)]
     if job.presets:
         others += _generation(job, tokenizer, reference, metrics, arrays)
-    environment = describe(device) | reference.weights() | {"other_processes_cores": round(max(others), 3)}
+    environment = describe(device) | reference.judges() | {"other_processes_cores": round(max(others), 3)}
+    environment["checkout"] = checkout(Path(config["cache_dir"]))
+    path = _write(job, metrics, arrays, environment)
     if job.logger is not None:
         job.logger.log_hyperparams(build.hashed(config))
         job.logger.log_metrics({key: found.value for key, found in metrics.items() if found.value is not None})
-        job.logger.experiment.finish()
-    return _write(job, metrics, arrays, environment)
+    return path
 
 
 def _cost_tokenizer(job: Job, tokenizer: Tokenizer, metrics: Measures) -> float:
@@ -77,6 +79,8 @@ def _cost_tokenizer(job: Job, tokenizer: Tokenizer, metrics: Measures) -> float:
         torch.stack(list(tokenizer_loss(untrained, to_float(images.to(job.device))).values())).sum().backward()
 
     with job.step("cost of the tokenizer"):
+        if trainable(untrained):
+            step()  # the first step may fit a codebook: counted once a training, not once a step, so not at all
         found, others = tokenizer_costs(
             tokenizer,
             images,
@@ -197,6 +201,13 @@ def _training_measures(prefix: str, training: Training) -> Measures:
         "best_step": float(training.best_step),
     }
     return {f"{prefix}training/{k}": measured(f"{prefix}training/{k}", v) for k, v in values.items()}
+
+
+def _fallbacks(tokenizer: Tokenizer) -> Measures:
+    """Tokens of the training that the rotation trick could not rotate, where it was used."""
+    counts = getattr(getattr(tokenizer, "quantizer", None), "fallbacks", None)
+    key = "training/rotation_fallbacks"
+    return {} if counts is None else {key: measured(key, float(counts.sum()))}
 
 
 def _curve(training: Training) -> np.ndarray:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import log2, prod
+from math import prod
 from typing import Literal, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
+
+VERSION = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +115,6 @@ class TokenSpace:
     @property
     def num_tokens(self) -> int:
         return prod(self.shape)
-
-    @property
-    def nominal_bits(self) -> float | None:
-        """N sum(log2 V_k) in bits an image; None where continuous."""
-        return self.num_tokens * sum(log2(size) for size in self.codebook_sizes) if self.codebook_sizes else None
 
     def standardize(self, z_q: Tensor) -> Tensor:
         """(..., D) in the tokenizer's units to zero mean and unit deviation a channel."""

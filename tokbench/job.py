@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,12 +19,14 @@ from tokbench import build
 from tokbench.data.common import fingerprint, subset
 from tokbench.evaluate.reference import some
 from tokbench.interfaces import Dataset, Scheme, Tokenizer, TokenSpace
-from tokbench.records import find_record, record_file_name
+from tokbench.records import NAME, find_record, record_file_name, write_whole
 from tokbench.tokenizers.check import check_tokenizer
 
+VERSION = 1
 Values = Mapping[str, Any]
 ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modules its configuration names
-    *("tokbench.train", "tokbench.judges", "tokbench.cost", "tokbench.diffusion", "tokbench.layers"),
+    *("tokbench.interfaces", "tokbench.layers", "tokbench.diffusion", "tokbench.cost", "tokbench.train"),
+    *("tokbench.judges", "tokbench.job", "tokbench.stages", "tokbench.execute", "tokbench.metrics.standard"),
     *("tokbench.quantizers.nearest", "tokbench.quantizers.estimators"),
     *("tokbench.backbone.transformer", "tokbench.backbone.attention"),
     *("tokbench.backbone.positions", "tokbench.backbone.sequence"),
@@ -70,9 +74,11 @@ class Job:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer as the seed draws it, on the device."""
-        torch.manual_seed(self.config["seed"])
-        node = self.config["tokenizer"]
-        wanted = {"quantizer": build.construct(self.config["quantizer"])} if build.takes(node, "quantizer") else {}
+        node, wanted = self.config["tokenizer"], {}
+        if build.takes(node, "quantizer"):
+            torch.manual_seed(self.config["seed"])
+            wanted["quantizer"] = build.construct(self.config["quantizer"])
+        torch.manual_seed(self.config["seed"])  # again: what a quantizer draws must not change the autoencoder's start
         tokenizer = build.construct(node, **wanted)
         return tokenizer.to(self.device) if hasattr(tokenizer, "to") else tokenizer
 
@@ -92,6 +98,10 @@ def prepare(config: Values) -> Job:
         config = {**config, "quantizer": None, "choices": {**config["choices"], "quantizer": None}}
     if config["stage"] not in ("all", "tokenizer"):
         raise ValueError(f"stage must be all or tokenizer, got {config['stage']!r}")
+    if not re.fullmatch(NAME, str(config["name"])):
+        raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {config['name']!r}")
+    if not isinstance(config["seed"], int) or config["seed"] < 0:
+        raise ValueError(f"seed must be a whole number >= 0, got {config['seed']!r}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset, fingerprints = load_dataset(data_key(config))
     presets = _presets(config["generation"])
@@ -144,7 +154,17 @@ def load_dataset(key: str) -> tuple[Dataset, dict[str, str]]:
     return dataset, {name: fingerprint(split) for name, split in dataset.splits.items()}
 
 
+def checkout(cache: Path) -> str:
+    """A random name for the place that runs are made in, kept in its cache: records from elsewhere hold other timings."""
+    path = cache / "checkout"
+    if not path.exists():
+        write_whole(path, uuid.uuid4().hex[:12].encode())
+    return path.read_text()
+
+
 def recorded(job: Job) -> Path | None:
-    """The record of this very run, if there is one."""
+    """The record of this very run, if it was made here."""
     found = find_record(job.folder, job.config["name"], job.config["seed"], job.hash)
-    return job.folder / found.file_name if found is not None and found.status == "ok" else None
+    if found is None or found.environment.get("checkout") != checkout(Path(job.config["cache_dir"])):
+        return None
+    return job.folder / found.file_name

@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 SCHEMA_VERSION = 1
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a row, a data set, a budget: it goes into file names
 BLOCKS = ("common", "native")  # of generation: one like-for-like scheme, and each tokenizer's own
 BASELINE_ROWS = ("real", "mean_colour", "replayed_train", "colour_only")
 
@@ -95,7 +96,7 @@ class Measure(_Strict):
 class DataInfo(_Strict):
     """Which images a run saw."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=f"^{NAME}$")
     ranked: bool  # False: a demonstration, whose tables never rank
     fingerprints: dict[str, str]  # split to the hash of its images and captions
     sizes: dict[str, int]  # split to its number of images
@@ -106,11 +107,11 @@ class RunRecord(_Strict):
     """One run: what made it, what it measured, or why it failed. `config` is what `hash` covers, with the seed."""
 
     schema_version: Literal[1] = 1
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=f"^{NAME}$")
     status: Literal["ok", "failed"]
     stage: str
     seed: int = Field(ge=0)
-    budget: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    budget: str = Field(pattern=f"^{NAME}$")
     hash: str = Field(pattern=r"^[0-9a-f]{8}$")
     config: dict[str, JsonValue]
     data: DataInfo

@@ -32,15 +32,18 @@ def run(config: Mapping[str, Any]) -> int:
         ready = job.prepare(config)
     except ValueError as error:
         return _say(f"error: {label}: {error}", BAD_INPUT)
-    found = job.recorded(ready)
-    if found is not None and not config["force"]:
-        print(f"[{label}] recorded before: {found} (force=true runs it again)")
-        return OK
     try:
+        found = job.recorded(ready)
+        if found is not None and not config["force"]:
+            print(f"[{label}] recorded before: {found} (force=true runs it again)")
+            return OK
         print(f"[{label}] recorded: {execute.execute(ready)}")
         return OK
     except Exception as error:
         return _failed(ready, label, error)
+    finally:
+        if ready.logger is not None and hasattr(ready.logger.experiment, "finish"):
+            ready.logger.experiment.finish()  # a sweep's next run starts its own
 
 
 def _failed(ready: Any, label: str, error: Exception) -> int:

@@ -17,6 +17,8 @@ from tokbench.job import ROOMS, Job, Values
 from tokbench.metrics.images import to_float
 from tokbench.train import Training, fit
 
+VERSION = 1
+
 
 def tokenizer_loss(tokenizer: Tokenizer, images: Tensor) -> dict[str, Tensor]:
     """Weighted scalar terms on (B, 3, H, W) images in [-1, 1]: mean squared error, and the quantizer's losses."""
@@ -64,8 +66,8 @@ def _fit_tokenizer(job: Job, tokenizer: Any) -> Training:
         return tokenizer_loss(tokenizer, images)
 
     def held_out() -> float:
-        terms = [sum(loss(to_float(part)).values()) * len(part) for part in validation.split(256)]
-        return float(sum(terms)) / len(validation)
+        errors = [loss(to_float(part))["reconstruction"] * len(part) for part in validation.split(256)]
+        return float(sum(errors)) / len(validation)
 
     return fit(tokenizer, loss, draw, validation=held_out, **_fit_options(job, "tokenizer"))
 

@@ -6,6 +6,7 @@ The stream of batches has its own generator, so every model of a comparison sees
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 import warnings
@@ -170,10 +171,11 @@ def fit(
     start = time.perf_counter()
     module = TrainingModule(model, loss, steps=steps, lr=lr, weight_decay=weight_decay, name=name)
     keeper = _KeepBest(validation, at={max(round(steps * (i + 1) / validations), 1) for i in range(validations)})
+    device = next(model.parameters()).device
     quiet = not sys.stderr.isatty()
     trainer = lightning.Trainer(
         max_steps=steps,
-        accelerator="auto",
+        accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         precision=precision,  # type: ignore[arg-type]
         gradient_clip_val=clip,
@@ -185,9 +187,13 @@ def fit(
         log_every_n_steps=max(steps, 1),
     )
     model.train()
-    trainer.fit(module, train_dataloaders=_Batches(draw, steps=steps, seed=seed))
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, train_dataloaders=_Batches(draw, steps=steps, seed=seed))
+    except SystemExit:  # what Lightning makes of Ctrl-C, with the signal's handler gone
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
+    model.to(device)  # Lightning leaves it on the CPU
     assert keeper.best is not None
     _, best_step, weights = keeper.best
     model.load_state_dict(weights)

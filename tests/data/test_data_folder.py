@@ -1,4 +1,4 @@
-"""A user's folder: captions, classes, splits, and one clear error for each thing that can be wrong with it."""
+"""A user's folder- captions, classes, splits, and one clear error for each thing that can be wrong with it."""
 
 import json
 
@@ -39,7 +39,7 @@ def flat(tmp_path):
 
 def test_a_flat_folder_has_neither_captions_nor_classes(flat):
     data = load(flat)
-    assert data.name == f"folder:{flat.name}"
+    assert data.name == f"folder-{flat.name}"
     assert data.ranked
     assert data.class_names == ()
     assert {name: len(split) for name, split in data.splits.items()} == {

@@ -63,7 +63,7 @@ def test_emoji_with_metadata_in_split_folders(real):
     root = real("emoji64") / "emoji64"
     data = folder.load(root=str(root), **FOLDER)
     assert [len(split) for split in data.splits.values()] == [2923, 325, 295, 295]
-    assert data.name == "folder:emoji64"
+    assert data.name == "folder-emoji64"
     row = json.loads((root / "test" / "metadata.jsonl").read_text(encoding="utf-8").split("\n")[0])
     image = data.test.images[data.test.captions.index(row["text"])]
     assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(Image.open(root / "test" / row["file_name"])))

@@ -10,8 +10,8 @@ def pair(dim: int = 8, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     return z, scale * torch.randn(64, dim, generator=generator)
 
 
-def jacobian(z: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    return torch.autograd.functional.jacobian(lambda x: rotate(x, q), z)
+def jacobian(z: torch.Tensor, q: torch.Tensor, name: str = "rotation") -> torch.Tensor:
+    return torch.autograd.functional.jacobian(lambda x: ESTIMATORS[name](x, q), z)
 
 
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))
@@ -46,6 +46,15 @@ def test_rotation_scales_the_gradient_by_the_ratio_of_norms() -> None:
     rotate(z, q).backward(g)
     expected = g.norm(dim=1) * q.norm(dim=1) / z.detach().norm(dim=1)
     torch.testing.assert_close(z.grad.norm(dim=1), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_variants_drop_the_radial_part_or_the_ratio_of_norms() -> None:
+    for z, q in zip(*pair(scale=0.1), strict=True):
+        full, z_hat = jacobian(z, q), z / z.norm()
+        tangent = full @ (torch.eye(len(z)) - z_hat[:, None] * z_hat)
+        torch.testing.assert_close(jacobian(z, q, "rotation_no_radial"), tangent, atol=1e-5, rtol=1e-4)
+        plain = full * z.norm() / q.norm()
+        torch.testing.assert_close(jacobian(z, q, "rotation_no_rescale"), plain, atol=1e-5, rtol=1e-4)
 
 
 def test_rotation_of_opposite_vectors_is_a_reflection_and_finite() -> None:

@@ -111,7 +111,9 @@ def test_pictures_have_a_row_for_the_originals_and_two_a_tokenizer(tmp_path: Pat
     assert strips[1][0].endswith(" dB here")
     samples, captions = sample_strips(view(tmp_path))
     assert [label for label, _ in samples] == [
-        f"{name}\n{block}" for name in ("fsq", "vq") for block in ("common: transfusion", "native: chameleon")
+        f"{name}\n{block}, guidance 2"
+        for name in ("fsq", "vq")
+        for block in ("common: transfusion", "native: chameleon")
     ]
     assert captions[0] == "a photograph of thing 0"
     for kind, count, top in (("reconstruction", 7, TITLE_PIXELS), ("samples", 4, TITLE_PIXELS + CAPTION_PIXELS)):

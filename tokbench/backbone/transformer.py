@@ -38,12 +38,15 @@ class Backbone(nn.Module):
         self.grid = as_grid(grid)
         self.layout = resolve(positions)
         self.text = nn.Embedding(VOCABULARY, width)
-        self.image = nn.Linear(dim, width, bias=False)
         self.image_norm = nn.RMSNorm(width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.RMSNorm(width)
         self.text_head = nn.Linear(width, VOCABULARY, bias=False)
         self._initialise()
+        self.image = nn.Linear(
+            dim, width, bias=False
+        )  # drawn last: the rest starts the same whatever the tokenizer's D
+        nn.init.normal_(self.image.weight, std=dim**-0.5)
 
     def _initialise(self) -> None:
         """Normal matrices of deviation 1/sqrt(fan in); residual branches start at zero, text logits near zero.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,7 +61,7 @@ def load(
     parts = divide(names, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed)
     train, validation, test = (subset(everything, parts[name]) for name in ("train", "validation", "test"))
     return Dataset(
-        name=f"folder:{folder.resolve().name}",
+        name="folder-" + re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name),
         ranked=True,
         class_names=class_names,
         train=train,

@@ -16,16 +16,19 @@ VERSION = 1
 def evaluate_baselines(reference: Reference, *, samples: int) -> Measures:
     """Measures under baseline/real, baseline/mean_colour, baseline/replayed_train and baseline/colour_only.
 
-    Real are the generation split's own images as if they were samples; replayed are training images that the noise floor
-    did not use, in the order of no caption, so that their class agreement is that of their own labels.
+    Real are images of the generation split scored as samples against the rest of it; replayed are training images, others
+    than the noise floor's where there are enough, whose class agreement is that of their own labels.
     """
     dataset = reference.dataset
     test, held_out, train = dataset.test, dataset.generation, dataset.train
     measures = reconstruction_measures("baseline/real/", test.images, test, reference)[1]
     measures |= reconstruction_measures("baseline/mean_colour/", mean_colour(test), test, reference)[1]
-    rows = some(len(held_out), samples)
-    measures |= sample_measures("baseline/real/generation/", held_out.images[rows], _labels(held_out, rows), reference)
-    replayed = some(len(train), 2 * samples)[samples:]
+    rows = some(len(held_out), len(held_out))
+    rows, rest = rows[: min(samples, len(rows) // 2)], rows[min(samples, len(rows) // 2) :]
+    measures |= sample_measures(
+        "baseline/real/generation/", held_out.images[rows], _labels(held_out, rows), reference, against=rest
+    )
+    replayed = some(len(train), 2 * samples)[-samples:]
     labels = _labels(train, replayed)
     measures |= sample_measures("baseline/replayed_train/generation/", train.images[replayed], labels, reference)
     if reference.classifier is not None and reference.colour is not None and held_out.labels is not None:

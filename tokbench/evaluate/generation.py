@@ -85,8 +85,11 @@ def evaluate_generation(
     measures: Measures = {
         f"{block}/guided/guidance": measured(f"{block}/guided/guidance", best, n=sizes.tuning_samples)
     }
+    drawn: dict[float, tuple[Tensor, Tensor]] = {}
     for group, guidance in (("generation", 1.0), ("guided", best)):
-        images, rows = draw(dataset.generation, sizes.samples, guidance, "samples")
+        if guidance not in drawn:
+            drawn[guidance] = draw(dataset.generation, sizes.samples, guidance, "samples")
+        images, rows = drawn[guidance]
         labels = dataset.generation.labels
         measures |= sample_measures(f"{block}/{group}/", images, None if labels is None else labels[rows], reference)
     return measures, images
@@ -99,18 +102,27 @@ def _tuning_score(images: Tensor, split: Split, reference: Reference) -> float:
     return sliced_wasserstein(images, split.images, projections=SLICES, seed=SLICES_SEED)
 
 
-def sample_measures(prefix: str, images: Tensor, labels: Tensor | None, reference: Reference) -> Measures:
-    """Measures of generated 8-bit `images` against the generation split; image i was asked for by the caption of labels[i]."""
+def sample_measures(
+    prefix: str, images: Tensor, labels: Tensor | None, reference: Reference, *, against: Tensor | None = None
+) -> Measures:
+    """Measures of generated 8-bit `images` against the generation split, or its rows `against`.
+
+    Image i was asked for by the caption of labels[i].
+    """
     n, train = len(images), reference.dataset.train.images
-    held_out = reference.dataset.generation.images
+    against = torch.arange(len(reference.dataset.generation)) if against is None else against
+    held_out = reference.dataset.generation.images[against]
     measures: Measures = {}
     for name in ("fd_classifier", "fd_random64"):
-        measures[prefix + name] = _distance(prefix + name, name, images, reference)
+        measures[prefix + name] = _distance(prefix + name, name, images, reference, against)
     random = reference.features("fd_random64")
     assert random is not None
-    real, known = reference.known("fd_random64", "generation"), reference.known("fd_random64", "train", n)
+    real, known = reference.known("fd_random64", "generation")[against], reference.known("fd_random64", "train", n)
     key = f"{prefix}kid_random64"
-    measures[key] = measured(key, kid(random(images), real), n=n, floor=kid(known, real))
+    if min(len(real), len(known), n) < 2:
+        measures[key] = missing(key, "fewer than 2 images")
+    else:
+        measures[key] = measured(key, kid(random(images), real), n=n, floor=kid(known, real))
     key = f"{prefix}sliced_wasserstein"
     known_images = train[some(len(train), n)]
     value, floor = (
@@ -124,15 +136,14 @@ def sample_measures(prefix: str, images: Tensor, labels: Tensor | None, referenc
     return measures
 
 
-def _distance(key: str, name: str, images: Tensor, reference: Reference) -> Measure:
+def _distance(key: str, name: str, images: Tensor, reference: Reference, against: Tensor) -> Measure:
     features = reference.features(name)
     if features is None:
         return missing(key, "no classes")
     least = RANDOM_MINIMUM if name == "fd_random64" else features.num_features + 1
-    real = reference.known(name, "generation")
-    if min(len(images), len(real)) < least:
-        return missing(key, f"n = {min(len(images), len(real))} < {least}")
-    known = reference.known(name, "train", len(images))
+    real, known = reference.known(name, "generation")[against], reference.known(name, "train", len(images))
+    if (fewest := min(len(images), len(real), len(known))) < least:
+        return missing(key, f"n = {fewest} < {least}")
     floor = frechet_distance(known, real)
     return measured(key, frechet_distance(features(images), real), n=len(images), floor=floor)
 

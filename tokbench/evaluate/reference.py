@@ -55,9 +55,14 @@ class Reference:
         """The feature function behind a distance; None where the set has no classes to train it on."""
         return self._networks.get(name)
 
-    def weights(self) -> dict[str, JsonValue]:
-        """sha256 of the weights behind each distance, for the record."""
-        return {f"{name}_weights_sha256": call.network.weights_sha256 for name, call in self._networks.items()}
+    def judges(self) -> dict[str, JsonValue]:
+        """sha256 of the weights behind each distance, and how good the classifier is, for the record."""
+        found: dict[str, JsonValue] = {
+            f"{name}_weights_sha256": call.network.weights_sha256 for name, call in self._networks.items()
+        }
+        if self.classifier is not None:
+            found["classifier_validation_accuracy"] = round(self.classifier.validation_accuracy, 4)
+        return found
 
     def known(self, name: str, split: str, n: int | None = None) -> Tensor:
         """(n, d) features of the originals of a split; `n` limits it to `some` of them."""

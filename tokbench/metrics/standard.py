@@ -12,6 +12,7 @@ from tokbench.metrics import codes, features, images
 from tokbench.metrics.definition import Definition, group
 from tokbench.metrics.standard_cost import COST, TRAINING
 
+VERSION = 1
 RANDOM_SEED = 0  # of random64's weights
 RANDOM_MINIMUM = 5000  # images below which an unpaired distance on random64 is not given
 SLICES, SLICES_SEED = 128, 0
@@ -70,7 +71,7 @@ _BITS = group(
         ),
         ("marginal_bits_per_image", "N H", "bits/image", None): "N times the marginal entropy of one token",
         ("relative_quantization_error", "quantization error", "", None): (
-            f"sum |z - z_q|^2 / sum |z|^2 {_COUNTED}; scale free, but z is each tokenizer's own"
+            f"sum |z - z_q|^2 / sum |z|^2 {_COUNTED}; scale free, but z is each tokenizer's own (FSQ: before its bound)"
         ),
         ("norm_z", "norm of z", "", None): f"mean Euclidean norm of a token before quantization, {_COUNTED}",
         ("norm_z_q", "norm of z_q", "", None): f"mean Euclidean norm of a token after quantization, {_COUNTED}",
@@ -81,9 +82,14 @@ _LIKELIHOOD = group(
     LIKELIHOOD_VERSION,
     {
         ("model_bits_per_image", "model bits", "bits/image", None): (
-            "mean -log2 p(image tokens | caption) of the trained backbone: a bound on their entropy; NA if continuous"
+            "mean -log2 p(image tokens | caption) over the generation split: a bound on their entropy given the caption; NA if continuous"
         ),
-        ("model_bits_per_pixel", "model bpp", "bits/pixel", None): "model bits per image / (H W); NA if continuous",
+        (
+            "model_bits_per_pixel",
+            "model bpp",
+            "bits/pixel",
+            None,
+        ): "model bits per image / (H W), over the generation split; NA if continuous",
     },
 )
 _GENERATION = group(
@@ -107,7 +113,7 @@ _GENERATION = group(
             "mean over generated images of the RMS pixel difference to the nearest training image; 0 is a copy"
         ),
         ("class_agreement", "class agreement", "share", "up"): (
-            "share of generated images that the classifier gives their caption's class; blind to variety"
+            "share of generated images that the classifier gives their caption's class; blind to variety; colour alone: of real images, by colour"
         ),
     },
 )
@@ -116,7 +122,7 @@ _UNDERSTANDING = group(
     UNDERSTANDING_VERSION,
     {
         ("caption_accuracy", "caption accuracy", "share", "up"): (
-            "share of images whose own caption is the likeliest of all classes' captions given the image"
+            "share of images whose own caption is the likeliest of all classes' captions; baseline rows: accuracy of the judge, of colour alone"
         ),
         ("caption_bits_per_byte", "caption bits/byte", "bits/byte", "down"): (
             "-log2 p(caption and its end | image) / bytes, over all captions; the same text for every tokenizer"

@@ -12,7 +12,7 @@ COST = group(
     COST_VERSION,
     {
         ("tokenizer_parameters", "tokenizer parameters", "", "down"): (
-            "trainable parameters of encoder, quantizer and decoder"
+            "parameters of encoder, quantizer and decoder, frozen ones included"
         ),
         ("tokenizer_training_flops", "tokenizer training FLOPs", "FLOPs", "down"): (
             "counted forward and backward of one step x steps; 2 FLOPs a multiply-add; 0 if nothing is trained"
@@ -34,21 +34,23 @@ COST = group(
             "forward and backward of one step x steps; 2 FLOPs a multiply-add, attention included"
         ),
         ("generation_flops_analytic", "FLOPs/image (formula)", "FLOPs/image", "down"): (
-            "backbone and head for one image from shapes alone; 2 FLOPs a multiply-add, attention included"
+            "backbone, head and code search for one image at guidance 1, from shapes alone; 2 FLOPs a multiply-add; guidance doubles it"
         ),
         ("generation_flops_counted", "FLOPs/image (counted)", "FLOPs/image", "down"): (
-            "backbone and head for one image as dispatched; 2 FLOPs a multiply-add; causal attention counted dense"
+            "backbone, head and code search for one image at guidance 1, as dispatched; 2 FLOPs a multiply-add; attention counted dense"
         ),
         ("passes", "passes", "passes/image", "down"): "sequential backbone passes for one image, guidance not doubled",
         ("latency_seconds", "latency", "s/image", "down"): (
-            "median wall-clock seconds of one image, batch 1, from caption to pixels, after a warm-up, >= 5 runs"
+            "median wall-clock seconds of one image in float32, batch 1, guidance 1, from caption to pixels, of 5 runs after a warm-up"
         ),
         ("throughput_images_per_second", "throughput", "images/s", "up"): (
-            "images a second at the largest batch that fits, from caption to pixels"
+            "images a second in float32 at the budget's batch (halved while memory is short), guidance 1, from caption to pixels"
         ),
-        ("peak_memory_bytes", "peak memory", "bytes", "down"): "peak of one generation at batch 1, in its own pass",
+        ("peak_memory_bytes", "peak memory", "bytes", "down"): (
+            "most held at once by tensors of one generation at batch 1 and guidance 1, weights excluded, by the allocator's record"
+        ),
         ("kv_cache_bytes", "KV cache", "bytes", "down"): (
-            "keys and values held at the last pass of one image; 0 without a cache"
+            "keys and values held at the last pass of one image at guidance 1; guidance doubles it"
         ),
     },
 )
@@ -61,6 +63,9 @@ TRAINING = group(
         ),
         ("flattened", "flattened", "0 or 1", None): (
             "1 where the loss had stopped falling; 0 is printed as not converged"
+        ),
+        ("rotation_fallbacks", "rotation fallbacks", "tokens", None): (
+            "tokens of the training that the rotation trick gave straight-through (|z| near 0) or a reflection (code opposite z)"
         ),
         ("best_step", "best step", "steps", None): "step of the lowest validation loss, whose weights are kept",
     },

@@ -7,6 +7,7 @@ z + sg(codes - z) is not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,10 +24,12 @@ def straight_through(z: Tensor, codes: Tensor) -> Tensor:
     return codes.detach() + (z - z.detach())
 
 
-def rotate(z: Tensor, codes: Tensor) -> Tensor:
+def rotate(z: Tensor, codes: Tensor, *, radial: bool = True, rescale: bool = True) -> Tensor:
     """`codes`, with dL/dz = (|code| / |z|) R^T dL/dout where R turns z^ onto code^ (arXiv:2410.06424, algorithm 1).
 
-    Computed in float32. Departs from the paper where its rule has no finite value: see `rotation_fallbacks`.
+    Without `radial`, the part of that gradient along z is projected out, as in the code behind the paper's tables 3 and 4;
+    without `rescale`, it lacks the ratio of norms. Computed in float32. Departs from the paper where its rule has no finite
+    value: see `rotation_fallbacks`.
     """
     with torch.autocast(device_type=z.device.type, enabled=False):
         z32, q = z.float(), codes.detach().float()
@@ -37,10 +40,14 @@ def rotate(z: Tensor, codes: Tensor) -> Tensor:
         z_hat, q_hat = sg / z_norm.clamp_min(tiny), q / q_norm.clamp_min(tiny)
         axis = torch.where(opposite, z_hat - q_hat, z_hat + q_hat)
         axis = axis / axis.norm(dim=-1, keepdim=True).clamp_min(tiny)
+        if not radial:
+            z32 = z32 - (z32 * z_hat).sum(-1, keepdim=True) * z_hat
         mirrored = z32 - 2 * (z32 * axis).sum(-1, keepdim=True) * axis
         turned = mirrored + 2 * (z32 * z_hat).sum(-1, keepdim=True) * q_hat
-        moved = torch.where(opposite, mirrored, turned) * (q_norm / z_norm.clamp_min(tiny)).where(~small, 0.0)
-        out = torch.where(small, z32, moved)
+        moved = torch.where(opposite, mirrored, turned)
+        if rescale:
+            moved = moved * (q_norm / z_norm.clamp_min(tiny)).where(~small, 0.0)
+        out = torch.where(small, z.float(), moved)
     return codes.detach() + (out - out.detach()).to(codes.dtype)
 
 
@@ -54,4 +61,9 @@ def rotation_fallbacks(z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     return small, ~small & (sums.norm(dim=-1) < OPPOSITE)
 
 
-ESTIMATORS: dict[str, Estimator] = {"straight_through": straight_through, "rotation": rotate}
+ESTIMATORS: dict[str, Estimator] = {
+    "straight_through": straight_through,
+    "rotation": rotate,
+    "rotation_no_radial": partial(rotate, radial=False),
+    "rotation_no_rescale": partial(rotate, rescale=False),
+}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.interfaces import Quantized
-from tokbench.quantizers.estimators import ESTIMATORS, Estimator, rotation_fallbacks
+from tokbench.quantizers.estimators import ESTIMATORS, Estimator, rotation_fallbacks, straight_through
 from tokbench.quantizers.nearest import nearest_code
 
 VERSION = 1
@@ -88,7 +88,7 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _count(self, z: Tensor, codes: Tensor, indices: Tensor) -> None:
-        if self.estimator is ESTIMATORS["rotation"]:
+        if self.estimator is not straight_through:
             self.fallbacks += torch.stack([mask.sum() for mask in rotation_fallbacks(z, codes)])
         if not self.restart_below:
             return

@@ -56,11 +56,12 @@ def _moment(record: RunRecord) -> datetime:
 
 
 def _comparable(record: RunRecord, group: Sequence[RunRecord]) -> bool:
-    """False where the images differ, a room or a measure they share has another version, or the same run is there."""
+    """False where the images, the judges, or the version of a room or measure they share differ, or the same run is there."""
     return all(
         record.data.fingerprints == other.data.fingerprints
         and all(other.versions.get(room, version) == version for room, version in record.versions.items())
         and all(other.metrics[key].protocol == record.metrics[key].protocol for key in _shared_keys(record, other))
+        and _judges(record) == _judges(other)
         and _identity(record) != _identity(other)
         for other in group
     )
@@ -68,6 +69,11 @@ def _comparable(record: RunRecord, group: Sequence[RunRecord]) -> bool:
 
 def _shared_keys(record: RunRecord, other: RunRecord) -> set[str]:
     return record.metrics.keys() & other.metrics.keys()
+
+
+def _judges(record: RunRecord) -> dict[str, object]:
+    """Which weights stand behind the distances."""
+    return {key: value for key, value in record.environment.items() if key.endswith("_weights_sha256")}
 
 
 def _identity(record: RunRecord) -> tuple[str, int, str]:

@@ -76,8 +76,10 @@ def sample_strips(view: View) -> tuple[list[Strip], list[str]]:
                 continue
             record, arrays = found
             captions = captions or [str(caption) for caption in arrays.get("sample_captions", [])[:COLUMNS]]
-            preset = record.blocks.get(block, "")
-            strips.append((f"{row.label}\n{block}: {preset}", arrays[name][:COLUMNS]))
+            guidance = record.metrics.get(f"{block}/guided/guidance")
+            weight = f", guidance {guidance.value:g}" if guidance is not None and guidance.value is not None else ""
+            label = f"{row.label}\n{block}: {record.blocks.get(block, '')}{weight}"
+            strips.append((label, arrays[name][:COLUMNS]))
     return strips, captions
 
 

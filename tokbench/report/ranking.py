@@ -80,4 +80,4 @@ def _separable(view: View, row: Row, other: Row, array: str) -> bool:
 def _floor(view: View, row: Row, key: str) -> float:
     """The noise floor; infinite where none was measured."""
     summary = summarize(row.records, key)
-    return float("inf") if summary is None or summary.floor is None else summary.floor
+    return float("inf") if summary is None or summary.floor is None else abs(summary.floor)
