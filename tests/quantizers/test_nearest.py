@@ -5,7 +5,9 @@ from tokbench.quantizers import nearest
 from tokbench.quantizers.nearest import nearest_code
 
 
-@pytest.mark.parametrize(("tokens", "codes", "dim"), [(5, 3, 2), (1500, 2100, 8), (1024, 1024, 4), (1, 5000, 16)])
+@pytest.mark.parametrize(
+    ("tokens", "codes", "dim"), [(5, 3, 2), (1500, 2100, 8), (1024, 1024, 4), (1, 5000, 16), (300, 8200, 8)]
+)
 def test_agrees_with_all_distances_in_float64(tokens: int, codes: int, dim: int) -> None:
     generator = torch.Generator().manual_seed(0)
     z, codebook = torch.randn(tokens, dim, generator=generator), torch.randn(codes, dim, generator=generator)
@@ -20,7 +22,7 @@ def test_keeps_leading_shape_and_takes_empty_input() -> None:
 
 
 def test_a_tie_goes_to_the_lower_index_within_and_across_tiles() -> None:
-    codebook = torch.ones(2 * nearest.CODE_TILE + 1, 2)
+    codebook = torch.ones(2 * nearest.SMALL_CODEBOOK + 1, 2)
     assert nearest_code(torch.zeros(3, 2), codebook).tolist() == [0, 0, 0]
 
 

@@ -65,7 +65,10 @@ def reconstruction_strips(view: View) -> list[Strip]:
 
 
 def sample_strips(view: View) -> tuple[list[Strip], list[str]]:
-    """Each row's samples in each block, of its first seed that has them, and the captions they were drawn for."""
+    """Each row's samples in each block, of its first seed that has them, and the captions they were drawn for.
+
+    A native scheme that is the common one is not shown twice.
+    """
     strips: list[Strip] = []
     captions: list[str] = []
     for row in view.rows:
@@ -75,6 +78,8 @@ def sample_strips(view: View) -> tuple[list[Strip], list[str]]:
             if found is None:
                 continue
             record, arrays = found
+            if block == "native" and record.blocks.get("common") == record.blocks.get(block):
+                continue  # the same samples
             captions = captions or [str(caption) for caption in arrays.get("sample_captions", [])[:COLUMNS]]
             guidance = record.metrics.get(f"{block}/guided/guidance")
             weight = f", guidance {guidance.value:g}" if guidance is not None and guidance.value is not None else ""

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from tokbench.interfaces import Tokenizer
 
 IMAGES = 3
-TOLERANCE = (
-    1e-3  # of values between a batch of one and a batch of three; a code near a tie may flip: SAME is the least share
-)
-SAME = 0.98
+TOLERANCE = 1e-3  # relative, of values between a batch of one and a batch of three
+SAME = 0.95  # least share of equal indices between them: a code near a tie may flip, more so under TF32
 
 
 @torch.no_grad()
