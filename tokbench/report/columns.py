@@ -64,6 +64,7 @@ def show(summary: Summary | None) -> str:
 
 
 def show_floor(summary: Summary) -> str:
+    """The noise floor of a measure, in its unit; a dash where there is none."""
     return EMPTY if summary.floor is None else number(summary.floor, summary.unit)
 
 
@@ -93,6 +94,7 @@ def interval(view: View, row: Row, column: Column) -> str:
 
 
 def seeds(view: View, row: Row, column: Column) -> str:
+    """The number of seeds of a row."""
     return str(len(row.records))
 
 

@@ -47,6 +47,7 @@ def settings(record: RunRecord) -> str:
 
 
 def newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """The records by time of creation, the last one first."""
     return sorted(records, key=lambda record: (_moment(record), record.file_name), reverse=True)
 
 

@@ -11,7 +11,7 @@ from tokbench.interfaces import Tokenizer
 
 IMAGES = 3
 TOLERANCE = 1e-3  # relative, of values between a batch of one and a batch of three
-SAME = 0.95  # least share of equal indices between them: a code near a tie may flip, more so under TF32
+SAME = 0.98  # least share of equal indices between them: a code near a tie may flip
 
 
 @torch.no_grad()
