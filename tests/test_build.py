@@ -11,6 +11,8 @@ from tokbench import build
 from tokbench.interfaces import TokenSpace
 
 CONF = build.ROOT / "conf"
+VQ_NODE = {"_target_": "tokbench.quantizers.vq.VectorQuantizer", "dim": 2, "codebook_size": 4, "beta": 1.0}
+VQ_NODE |= {"estimator": "rotation"}
 
 
 def options(group: str) -> list[str]:
@@ -60,13 +62,13 @@ def test_the_wandb_logger_is_built_offline(tmp_path: Path) -> None:
 
 def test_a_wrong_key_is_named_with_the_valid_ones() -> None:
     node = {"_target_": "tokbench.quantizers.fsq.FiniteScalarQuantizer", "level": [8]}
-    with pytest.raises(ValueError, match="no argument 'level'; it takes: levels"):
+    with pytest.raises(ValueError, match="no argument 'level'; it takes: bound, codebook_size, levels"):
         build.construct(node)
 
 
 def test_a_missing_key_and_a_wrong_target_are_named() -> None:
-    with pytest.raises(ValueError, match="needs levels"):
-        build.construct({"_target_": "tokbench.quantizers.fsq.FiniteScalarQuantizer"})
+    with pytest.raises(ValueError, match="needs dim"):
+        build.construct({"_target_": "tokbench.quantizers.continuous.Continuous"})
     with pytest.raises(ValueError, match=r"importable name such as my.module.Class, got 'my.module.Class'"):
         build.construct({"_target_": "my.module.Class"})
 
@@ -132,3 +134,18 @@ def test_a_comparison_changes_the_tokenizer_alone() -> None:
         assert all(config[key] == configs[0][key] for config in configs), key
     trained = [config["tokenizer"] for config in configs if config["quantizer"]]
     assert all(node == trained[0] for node in trained)
+
+
+def test_a_node_inside_a_node_is_a_maker_of_its_object() -> None:
+    stage = {"_target_": "tokbench.quantizers.continuous.Continuous", "dim": 3}
+    rvq = {"_target_": "tokbench.quantizers.product.ProductQuantizer", "group": VQ_NODE, "num_groups": 2}
+    made = build.construct(rvq)
+    assert [type(group).__name__ for group in made.groups] == ["VectorQuantizer"] * 2
+    assert not torch.equal(made.groups[0].codebook, made.groups[1].codebook)
+    with pytest.raises(ValueError, match="group must have one codebook"):
+        build.construct(rvq | {"group": stage})
+
+
+def test_versions_see_nodes_inside_nodes() -> None:
+    config = build.compose(["quantizer=rvq"])
+    assert {"quantizers.rvq", "quantizers.vq"} <= set(build.versions([config["quantizer"]], ()))

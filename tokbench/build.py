@@ -7,7 +7,8 @@ import importlib
 import inspect
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,12 @@ def _name(values: Mapping[str, Any]) -> str:
 def construct(node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
     """The object that `node` describes: its `_target_` called with `args`, its other keys and `extra`.
 
-    ValueError names an unknown key with the valid ones, a missing one, or a target that cannot be imported.
+    A value that is itself a node becomes a function without arguments that makes its object. ValueError names an unknown
+    key with the valid ones, a missing one, or a target that cannot be imported.
     """
     target = node["_target_"]
     call = _locate(target)
-    given = {key: value for key, value in node.items() if key != "_target_"} | extra
+    given = {key: _maker(value) for key, value in node.items() if key != "_target_"} | extra
     signature = inspect.signature(call)
     parameters = list(signature.parameters.values())[len(args) :]
     known = {p.name for p in parameters}
@@ -75,6 +77,10 @@ def construct(node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
     if missing:
         raise ValueError(f"{target} needs {', '.join(missing)}")
     return call(*args, **given)
+
+
+def _maker(value: Any) -> Any:
+    return partial(construct, value) if isinstance(value, Mapping) and "_target_" in value else value
 
 
 _VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -97,9 +103,17 @@ def _locate(target: str) -> Any:
 
 def versions(nodes: Iterable[Mapping[str, Any] | None], rooms: Iterable[str]) -> dict[str, int]:
     """VERSION by module name, of the modules that the nodes' targets live in and of `rooms`, where they have one."""
-    modules = {node["_target_"].rpartition(".")[0] for node in nodes if node} | set(rooms)
+    modules = {target.rpartition(".")[0] for node in nodes for target in _targets(node)} | set(rooms)
     found = {name: getattr(importlib.import_module(name), "VERSION", None) for name in modules}
     return {name.removeprefix("tokbench."): version for name, version in sorted(found.items()) if version is not None}
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """The target of a node and of the nodes inside it."""
+    if isinstance(node, Mapping):
+        yield from [node["_target_"]] if node.get("_target_") else []
+        for value in node.values():
+            yield from _targets(value)
 
 
 def digest(*parts: Any) -> str:

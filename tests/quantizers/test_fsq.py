@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from tokbench.quantizers.fsq import FiniteScalarQuantizer
+from tokbench.quantizers.fsq import FiniteScalarQuantizer, _say
 
 
 @pytest.mark.parametrize("levels", [[8, 5, 5, 5], [2, 3], [4, 4, 4], [7, 5]])
@@ -54,3 +54,83 @@ def test_zero_is_a_code_of_odd_levels() -> None:
 def test_refuses_levels(levels: list[int]) -> None:
     with pytest.raises(ValueError, match="levels must"):
         FiniteScalarQuantizer(levels)
+
+
+@pytest.mark.parametrize("bound", ["tanh", "sigmoid", "sigmoid_1.6"])
+@pytest.mark.parametrize("level", [2, 3, 4, 5, 8])
+def test_symmetric_levels_are_even_steps_from_minus_one_to_one(level: int, bound: str) -> None:
+    quantizer = FiniteScalarQuantizer([level], symmetric=True, bound=bound)
+    z = torch.linspace(-9, 9, 2001)[None, :, None]
+    codes = quantizer(z).z_q.unique()
+    torch.testing.assert_close(codes, torch.linspace(-1, 1, level))
+    assert torch.equal(quantizer(-z).z_q.unique(), -codes.flip(0))
+
+
+def test_symmetric_codes_are_the_papers_formula() -> None:
+    z = torch.randn(1, 200, 2, generator=torch.Generator().manual_seed(0))
+    levels = torch.tensor([8, 5])
+    expected = 2 / (levels - 1) * ((levels - 1) * (torch.tanh(z) + 1) / 2 + 0.5).floor() - 1
+    torch.testing.assert_close(FiniteScalarQuantizer([8, 5], symmetric=True)(z).z_q, expected)
+
+
+def test_the_sigmoid_bound_rounds_the_scaled_sigmoid() -> None:
+    z = torch.randn(1, 200, 1, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    quantized = FiniteScalarQuantizer([8], symmetric=True, bound="sigmoid")(z)
+    assert torch.equal(quantized.indices, (7 * torch.sigmoid(z[..., 0])).round().long())
+    quantized.z_q.sum().backward()
+    s = torch.sigmoid(z.detach())
+    torch.testing.assert_close(z.grad, 2 * s * (1 - s))
+
+
+def test_noise_replaces_rounding_in_training_by_one_step_and_leaves_the_indices() -> None:
+    quantizer = FiniteScalarQuantizer([5, 4], symmetric=True, noise_dropout=1.0).train()
+    z = torch.randn(50, 40, 2, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    noisy, clean = quantizer(z), quantizer.eval()(z)
+    assert torch.equal(noisy.indices, clean.indices)
+    steps = (noisy.z_q - torch.tanh(z)) * torch.tensor([4, 3]) / 2
+    inside = torch.tanh(z).abs() < 0.6  # never clamped
+    assert steps.abs().max() <= 0.5 + 1e-5
+    assert steps[inside].std().item() == pytest.approx(12**-0.5, rel=0.03)
+    assert noisy.z_q.abs().max() <= 1
+
+
+def test_noise_hits_the_given_share_of_images() -> None:
+    quantizer = FiniteScalarQuantizer([5, 4], symmetric=True, noise_dropout=0.25).train()
+    z = torch.randn(2000, 2, 2, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    noisy = quantizer(z)
+    hit = (quantizer.indices_to_codes(noisy.indices) != noisy.z_q).flatten(1).any(dim=1)
+    assert hit.float().mean().item() == pytest.approx(0.25, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("wished", "levels"), [(16, [5, 3]), (1024, [8, 5, 5, 5]), (4096, [7, 5, 5, 5, 5]), (65536, [8, 8, 8, 5, 5, 5])]
+)
+def test_a_codebook_size_takes_the_recommended_levels_and_says_their_product(
+    capsys: pytest.CaptureFixture[str], wished: int, levels: list[int]
+) -> None:
+    _say.cache_clear()
+    quantizer = FiniteScalarQuantizer(codebook_size=wished)
+    FiniteScalarQuantizer(codebook_size=wished)
+    assert quantizer.levels.tolist() == levels
+    said = capsys.readouterr().out
+    assert said == f"fsq: codebook_size={wished} takes levels {levels}, {math.prod(levels)} codes\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give either levels or codebook_size"),
+        ({"levels": [5, 5], "codebook_size": 25}, "give either levels or codebook_size"),
+        ({"codebook_size": 2**20}, "codebook_size must be near one of 16, .* got 1048576"),
+        ({"codebook_size": 0}, "codebook_size must be near one of"),
+        ({"levels": [5], "bound": "relu"}, "bound must be one of .* got 'relu'"),
+        ({"levels": [5], "bound": "sigmoid"}, "symmetric must be true unless bound is tanh, got bound='sigmoid'"),
+        ({"levels": [5], "noise_dropout": 0.5}, "noise_dropout needs symmetric levels"),
+        ({"levels": [5], "symmetric": True, "noise_dropout": 2.0}, r"noise_dropout must be in \[0, 1\], got 2.0"),
+    ],
+)
+def test_refuses_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FiniteScalarQuantizer(**options)

@@ -1,6 +1,7 @@
 """Held by every file of conf/quantizer/, from its birth."""
 
 import copy
+import math
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ NODES = {name: build.compose([f"quantizer={name}"])["quantizer"] for name in NAM
 NAMES = [name for name in NAMES if NODES[name] is not None]  # patches: an alias without a quantizer
 B, N = 16, 100
 NOISY = {"GaussianLatent", "NoisyLatent"}  # add noise to z_q in training, all of it drawn by torch.randn_like
+DITHERED = {"FiniteScalarQuantizer"}  # may replace z_q by noise in training: of every second image, say
 
 
 def latents(dim: int, seed: int = 0) -> torch.Tensor:
@@ -31,7 +33,7 @@ def quantizer(request: pytest.FixtureRequest):
 
 def test_there_is_a_conf_for_each_quantizer_module() -> None:
     used = {node["_target_"].split(".")[2] for node in NODES.values() if node}
-    helpers = {"nearest", "estimators", "binary", "__init__"}
+    helpers = {"nearest", "estimators", "binary", "assignment", "kmeans", "latents", "ranks", "__init__"}
     assert used == {path.stem for path in Path(build.ROOT, "tokbench", "quantizers").glob("*.py")} - helpers
 
 
@@ -45,9 +47,10 @@ def test_shapes_dtypes_and_ranges(quantizer) -> None:
     assert all(loss.ndim == 0 and loss.isfinite() for loss in quantized.losses.values())
     if quantizer.codebook_sizes:
         assert quantized.indices.dtype == torch.int64
-        assert quantized.indices.shape == (B, N)
+        stages = len(quantizer.codebook_sizes)
+        assert quantized.indices.shape == ((B, N) if stages == 1 else (B, N, stages))
         assert quantized.indices.min() >= 0
-        assert quantized.indices.max() < quantizer.codebook_sizes[0]
+        assert (quantized.indices.view(B, N, stages) < torch.tensor(quantizer.codebook_sizes)).all()
     else:
         assert quantized.indices is None
 
@@ -83,6 +86,8 @@ def test_gradient_reaches_z_and_every_parameter(quantizer) -> None:
 def test_training_and_evaluation_give_the_same_tokens_without_noise(quantizer, monkeypatch) -> None:
     if type(quantizer).__name__ in NOISY:
         monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    if type(quantizer).__name__ in DITHERED:
+        quantizer.noise_dropout = 0.0
     z = latents(quantizer.dim, seed=1)
     evaluated = quantizer(z)
     trained = copy.deepcopy(quantizer).train()(z)
@@ -105,3 +110,44 @@ def test_indices_do_not_change_under_autocast(quantizer) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = quantizer(z).indices
     assert torch.equal(inside, quantizer(z).indices)
+
+
+def test_factors_multiply_to_the_codebook_sizes(quantizer) -> None:
+    factors = getattr(quantizer, "factors", None)
+    if factors is not None:
+        assert tuple(math.prod(parts) for parts in factors) == quantizer.codebook_sizes
+
+
+def test_snapping_finds_the_codes_themselves(quantizer) -> None:
+    if not hasattr(quantizer, "snap"):
+        pytest.skip("one codebook: the nearest of all codes")
+    quantized = quantizer(latents(quantizer.dim, seed=1))
+    again = quantizer.indices_to_codes(quantizer.snap(quantized.z_q))
+    assert again.shape == quantized.z_q.shape
+    assert (again - quantized.z_q).square().mean() <= (again - again.roll(1, dims=1)).square().mean()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_refuses_latents_that_are_not_finite(quantizer, value: float) -> None:
+    if not quantizer.codebook_sizes:
+        pytest.skip("continuous: passed on, and the loss stops the training")
+    z = latents(quantizer.dim)
+    z[3, 5, 0] = value
+    with pytest.raises(ValueError, match=f"z must be finite, got NaN or infinity in 1 of {B * N} tokens"):
+        quantizer(z)
+
+
+def test_latents_of_zeros_and_of_one_token_have_codes(quantizer) -> None:
+    for z in (torch.zeros(2, 3, quantizer.dim), torch.ones(1, 1, quantizer.dim)):
+        z.requires_grad_()
+        quantized = quantizer.train()(z)
+        sum(quantized.losses.values(), quantized.z_q.sum()).backward()
+        assert quantized.z_q.isfinite().all()
+        assert z.grad.isfinite().all()
+
+
+def test_refuses_latents_of_another_shape(quantizer) -> None:
+    if not quantizer.codebook_sizes:
+        pytest.skip("continuous: any shape")
+    with pytest.raises(ValueError, match=r"z must be \(B, N, \d+\), got shape \(2, 3, 99\)"):
+        quantizer(torch.zeros(2, 3, 99))

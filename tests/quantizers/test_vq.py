@@ -1,8 +1,11 @@
+import itertools
+
 import pytest
 import torch
 
+from tokbench.quantizers.kmeans import kmeans
 from tokbench.quantizers.nearest import nearest_code
-from tokbench.quantizers.vq import VectorQuantizer, kmeans
+from tokbench.quantizers.vq import VectorQuantizer
 
 
 def make(**changes: object) -> VectorQuantizer:
@@ -85,7 +88,7 @@ def test_dead_codes_restart_at_tokens_of_the_batch_with_their_counts() -> None:
     tokens = z.flatten(0, 1)
     moved = (quantizer.codebook[:31, None] - tokens).abs().sum(dim=-1).min(dim=1).values
     assert (moved == 0).all()
-    assert (quantizer.counts >= 0.5).all()
+    assert (quantizer.shares >= 0.5).all()
     quantizer.eval()
     assert quantizer(z).indices.unique().numel() > 25
 
@@ -116,5 +119,132 @@ def test_the_rotation_counts_its_fallbacks() -> None:
     ],
 )
 def test_refuses(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**change)
+
+
+def tokens_of(z: torch.Tensor) -> torch.Tensor:
+    return z.flatten(0, 1)
+
+
+def test_running_means_follow_the_papers_rule_from_a_codebook_before_its_update() -> None:
+    quantizer, z = make(ema_decay=0.9).train(), latents()
+    before = quantizer.codebook.clone()
+    counts, sums = torch.zeros(32), torch.zeros(32, 4)
+    for _ in range(3):
+        quantized = quantizer(z)
+        assert torch.equal(quantized.z_q, before[quantized.indices])
+        onehot = torch.nn.functional.one_hot(quantized.indices.flatten(), 32).float()
+        counts = 0.9 * counts + 0.1 * onehot.sum(dim=0)
+        sums = 0.9 * sums + 0.1 * onehot.T @ tokens_of(z)
+        expected = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp_min(1e-9), before)
+        torch.testing.assert_close(quantizer.codebook.detach(), expected)
+        before = quantizer.codebook.clone()
+    assert set(quantized.losses) == {"commitment"}
+    assert not quantizer.codebook.requires_grad
+
+
+def test_an_unused_code_of_running_means_does_not_move_toward_the_origin() -> None:
+    quantizer = make(ema_decay=0.5).train()
+    with torch.no_grad():
+        quantizer.codebook[0] = 50.0
+    quantizer(torch.full((1, 8, 4), 50.0))
+    for _ in range(200):
+        quantizer(latents())
+    assert quantizer.codebook[0].tolist() == [50.0] * 4
+
+
+def test_a_restart_resets_the_running_mean_with_the_code() -> None:
+    quantizer = make(ema_decay=0.9, restart_below=0.5, restart_decay=0.5).train()
+    with torch.no_grad():
+        quantizer.codebook[:31] = 1000.0
+    for _ in range(3):
+        quantizer(latents())
+    moved = (quantizer.codebook[:31, None] - tokens_of(latents())).abs().sum(dim=-1).min(dim=1).values
+    assert (quantizer.codebook[:31] < 100).all()
+    assert moved.max() < 5
+    torch.testing.assert_close(quantizer.ema_sums[:31] / quantizer.ema_counts[:31, None], quantizer.codebook[:31])
+
+
+def test_cosine_gives_unit_codes_of_the_largest_cosine_and_a_tangential_gradient() -> None:
+    quantizer, z = make(cosine=True), latents().requires_grad_()
+    quantized = quantizer(z)
+    unit = torch.nn.functional.normalize(quantizer.codebook, dim=1)
+    assert torch.equal(quantized.indices, (z @ unit.T).argmax(dim=-1))
+    torch.testing.assert_close(quantized.z_q, unit[quantized.indices])
+    grad = torch.randn(z.shape, generator=torch.Generator().manual_seed(2))
+    quantized.z_q.backward(grad)
+    norm = z.detach().norm(dim=-1, keepdim=True)
+    u = z.detach() / norm
+    torch.testing.assert_close(z.grad, (grad - (grad * u).sum(-1, keepdim=True) * u) / norm)
+
+
+def test_cosine_measures_its_losses_on_the_sphere() -> None:
+    quantizer, z = make(cosine=True), latents()
+    quantized = quantizer(z)
+    u = torch.nn.functional.normalize(z, dim=-1)
+    torch.testing.assert_close(quantized.losses["commitment"], (u - quantized.z_q).square().mean())
+    scaled = quantizer(7 * z)
+    torch.testing.assert_close(scaled.losses["commitment"], quantized.losses["commitment"])
+
+
+def test_projected_codes_live_in_fewer_channels() -> None:
+    quantizer, z = make(dim=16, code_dim=3), torch.randn(2, 40, 16, generator=torch.Generator().manual_seed(0))
+    quantized = quantizer(z)
+    assert quantizer.codebook.shape == (32, 3)
+    low = quantizer.project_in(z)
+    assert torch.equal(quantized.indices, nearest_code(low, quantizer.codebook))
+    expected = quantizer.project_out(quantizer.codebook[quantized.indices])
+    torch.testing.assert_close(quantized.z_q, expected)
+    torch.testing.assert_close(
+        quantized.losses["commitment"], (low - quantizer.codebook[quantized.indices]).square().mean()
+    )
+
+
+def test_entropies_are_those_of_the_softmax_over_distances() -> None:
+    quantizer, z = make(entropy_weight=0.1, gamma=2.0, temperature=0.5), latents()
+    losses = quantizer(z).losses
+    distances = (tokens_of(z)[:, None] - quantizer.codebook).square().sum(dim=-1)
+    p = (-distances / 0.5).softmax(dim=1)
+    torch.testing.assert_close(losses["token_entropy_nats"], -(p * p.log()).sum(dim=1).mean())
+    torch.testing.assert_close(losses["codebook_entropy_nats"], -(p.mean(0) * p.mean(0).log()).sum())
+    assert quantizer.loss_weights["token_entropy_nats"] == 0.1
+    assert quantizer.loss_weights["codebook_entropy_nats"] == -0.2
+
+
+def test_every_combination_of_options_trains_and_round_trips() -> None:
+    options = itertools.product(
+        (None, 3), (False, True), (None, 0.9), (False, True), (0.0, 0.5), (0.0, 0.1), ("straight_through", "rotation")
+    )
+    names = ("code_dim", "cosine", "ema_decay", "kmeans_init", "restart_below", "entropy_weight", "estimator")
+    for values in options:
+        quantizer, z = make(**dict(zip(names, values, strict=True))).train(), latents().requires_grad_()
+        for _ in range(2):
+            quantized = quantizer(z)
+            assert set(quantized.losses) == set(quantizer.loss_weights), values
+            sum(quantized.losses.values(), quantized.z_q.sum()).backward()
+        assert z.grad is not None
+        assert z.grad.isfinite().all(), values
+        quantizer.eval()
+        quantized = quantizer(z)
+        assert torch.equal(quantizer.indices_to_codes(quantized.indices), quantized.z_q), values
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ema_decay": 1.0}, "ema_decay must be >= 0 and < 1, got 1.0"),
+        ({"restart_below": 2.0}, "restart_below must be >= 0 and < 1, a part of even use, got 2.0"),
+        ({"restart_decay": -0.1}, "restart_decay must be >= 0 and < 1, got -0.1"),
+        ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
+        ({"learned": False, "ema_decay": 0.9}, "ema_decay must be null where learned is false"),
+        ({"code_dim": 0}, "dim must be >= 1, got 0"),
+        (
+            {"codebook_size": 10**13},
+            "codebook_size must fit into memory: 10000000000000 codes of 4 channels take 160,000",
+        ),
+    ],
+)
+def test_refuses_options(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**change)

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokbench.quantizers.ranks import mean_over_ranks
+
 VERSION = 1  # not in a run's hash: a change of numbers here raises the VERSION of lfq and bsq
 MAX_BITS = 62  # an index is an int64
+GROUP_BITS = 8  # of one digit of a factorised head
 MAX_ENTROPY_BITS = 24  # mean_n p_n has V elements
 
 
@@ -24,6 +27,11 @@ def check_options(*, dim: int, entropy_weight: float, temperature: float) -> Non
         raise ValueError(f"entropy_weight must be 0 where dim > {MAX_ENTROPY_BITS}, got {entropy_weight} at dim {dim}")
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
+
+
+def bit_groups(dim: int) -> tuple[int, ...]:
+    """The radices of an index of `dim` bits, least significant first: groups of at most GROUP_BITS bits."""
+    return tuple(2 ** min(GROUP_BITS, dim - start) for start in range(0, dim, GROUP_BITS))
 
 
 def bits_to_indices(bits: Tensor) -> Tensor:
@@ -55,7 +63,7 @@ def codebook_entropy(logits: Tensor) -> Tensor:
     -log p, the constant -1 left out because the probabilities sum to one.
     """
     half = logits.shape[-1] // 2
-    mean = _assignment(logits[:, :half]).T @ _assignment(logits[:, half:]) / len(logits)
+    mean = mean_over_ranks(_assignment(logits[:, :half]).T @ _assignment(logits[:, half:]) / len(logits))
     log = torch.where(mean > 0, mean, 1.0).log().detach()
     return -(mean * log).sum()
 

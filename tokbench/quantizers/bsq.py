@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.interfaces import Quantized
-from tokbench.quantizers.binary import bits_to_indices, check_options, entropies, indices_to_bits
-from tokbench.quantizers.estimators import SMALL, straight_through
+from tokbench.quantizers.binary import bit_groups, bits_to_indices, check_options, entropies, indices_to_bits
+from tokbench.quantizers.estimators import straight_through
+from tokbench.quantizers.latents import check_latents, on_sphere
 
 VERSION = 1
 
@@ -31,7 +32,7 @@ class BinarySphericalQuantizer(nn.Module):
         super().__init__()
         check_options(dim=dim, entropy_weight=entropy_weight, temperature=temperature)
         self.dim = dim
-        self.codebook_sizes = (2**dim,)
+        self.codebook_sizes, self.factors = (2**dim,), (bit_groups(dim),)
         self.entropy_weight, self.temperature = entropy_weight, temperature
         self.loss_weights = {
             "commitment": float(beta),
@@ -41,6 +42,7 @@ class BinarySphericalQuantizer(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:
         """(B, N, D) latents to codes of norm 1; 0 counts as negative, so z = 0 has the code -1 / sqrt(D), index 0."""
+        check_latents(z, self.dim)
         bits = z > 0
         codes = self._codes(bits)
         with torch.autocast(device_type=z.device.type, enabled=False):
@@ -57,9 +59,3 @@ class BinarySphericalQuantizer(nn.Module):
 
     def _codes(self, bits: Tensor) -> Tensor:
         return (bits.float() * 2 - 1) * self.dim**-0.5
-
-
-def on_sphere(z: Tensor) -> Tensor:
-    """z / |z|; z itself, with the gradient of the identity, where |z| <= SMALL and the quotient's would explode."""
-    norm = z.norm(dim=-1, keepdim=True)
-    return z / norm.where(norm > SMALL, 1.0)

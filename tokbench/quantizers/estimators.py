@@ -67,3 +67,12 @@ ESTIMATORS: dict[str, Estimator] = {
     "rotation_no_radial": partial(rotate, radial=False),
     "rotation_no_rescale": partial(rotate, rescale=False),
 }
+
+
+def resolve(estimator: str | Estimator) -> Estimator:
+    """The estimator of that name, or the function itself; ValueError lists the names."""
+    if callable(estimator):
+        return estimator
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator must be one of {sorted(ESTIMATORS)}, got {estimator!r}")
+    return ESTIMATORS[estimator]

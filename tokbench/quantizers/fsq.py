@@ -1,57 +1,106 @@
-"""Finite scalar quantization (FSQ, arXiv:2309.15505, section 3.1 and appendix A.1).
+"""Finite scalar quantization (FSQ, arXiv:2309.15505, section 3.1 and appendix A.1), and its symmetric variants.
 
-z -> f(z) = tanh(z + s) h - o -> round(f), scaled to [-1, 1]: channel i takes one of L_i values, no codebook, no loss.
+z -> f(z), bounded -> round(f), scaled to [-1, 1]: channel i takes one of L_i values, no codebook, no loss.
 B images, N tokens, D = number of levels. Dimension 0 is the least significant digit of the index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from math import log2, prod
 
 import torch
 from torch import Tensor, nn
 
 from tokbench.interfaces import Quantized
 from tokbench.quantizers.estimators import straight_through
+from tokbench.quantizers.latents import check_latents
 
 VERSION = 1
 EPSILON = 1e-3  # the paper's: keeps the bound inside the outer levels; at 1001 levels it would lose them
 MAX_LEVEL = 1000
+RECOMMENDED = {  # log2 of the codebook's size wished for: levels, table 1 and appendix A.4 of the paper
+    4: (5, 3),
+    6: (8, 8),
+    8: (8, 6, 5),
+    9: (8, 8, 8),
+    10: (8, 5, 5, 5),
+    11: (8, 8, 6, 5),
+    12: (7, 5, 5, 5, 5),
+    14: (8, 8, 8, 6, 5),
+    16: (8, 8, 8, 5, 5, 5),
+}
+BOUNDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "sigmoid": lambda z: 2 * torch.sigmoid(z) - 1,  # kexue.fm/archives/9826: round((L - 1) sigmoid(z))
+    "sigmoid_1.6": lambda z: 2 * torch.sigmoid(1.6 * z) - 1,  # arXiv:2601.17124
+}
 
 
 class FiniteScalarQuantizer(nn.Module):
-    """A fixed grid of prod(levels) codes; computed in float32, so that every input dtype gives the same indices."""
+    """A fixed grid of prod(levels) codes; computed in float32, so that every input dtype gives the same indices.
+
+    Either `levels`, or a `codebook_size` whose nearest recommended levels are taken and printed. `bound` is one of BOUNDS.
+    `symmetric` puts the levels at 2 k / (L - 1) - 1, k = 0..L-1 (arXiv:2411.19842, section 3.2); the paper's even levels are
+    not symmetric, and exist with `bound="tanh"` alone. `noise_dropout`: the share of training images whose rounding is
+    replaced by uniform noise one step wide (the same section); their indices are those without noise.
+    """
 
     levels: Tensor
     basis: Tensor
 
-    def __init__(self, levels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        levels: Sequence[int] | None = None,
+        *,
+        codebook_size: int | None = None,
+        bound: str = "tanh",
+        symmetric: bool = False,
+        noise_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        levels = [int(level) for level in levels]
-        if not levels or not all(2 <= level <= MAX_LEVEL for level in levels):
-            raise ValueError(f"levels must each be >= 2 and <= {MAX_LEVEL}, got {levels}")
-        if prod(levels) >= 2**63:
-            raise ValueError(f"levels must have a product below 2^63, got {levels}")
+        if (levels is None) == (codebook_size is None):
+            raise ValueError(f"give either levels or codebook_size, got levels={levels} and {codebook_size=}")
+        levels = _check_levels(recommended_levels(codebook_size) if levels is None else levels)  # type: ignore[arg-type]
+        if codebook_size is not None:
+            _say(f"fsq: codebook_size={codebook_size} takes levels {levels}, {prod(levels)} codes")
+        if bound not in BOUNDS:
+            raise ValueError(f"bound must be one of {sorted(BOUNDS)}, got {bound!r}")
+        if bound != "tanh" and not symmetric:
+            raise ValueError(f"symmetric must be true unless bound is tanh, got bound={bound!r}")
+        if not 0 <= noise_dropout <= 1:
+            raise ValueError(f"noise_dropout must be in [0, 1], got {noise_dropout}")
+        if noise_dropout and not symmetric:
+            raise ValueError(f"noise_dropout needs symmetric levels: set symmetric=true, got {noise_dropout=}")
+        self.squash, self.symmetric, self.noise_dropout = BOUNDS[bound], symmetric, noise_dropout
         self.dim = len(levels)
-        self.codebook_sizes = (prod(levels),)
+        self.codebook_sizes, self.factors = (prod(levels),), (tuple(levels),)
         self.loss_weights: dict[str, float] = {}
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
         self.register_buffer("basis", torch.tensor([prod(levels[:i]) for i in range(self.dim)]), persistent=False)
 
     def bound(self, z: Tensor) -> Tensor:
-        """(..., D) float32, strictly inside the half-integers around the L_i integer levels of each channel."""
+        """(..., D) float32 in steps; rounded, L_i consecutive integers a channel from -(L_i // 2), or from 0 if symmetric."""
+        if self.symmetric:
+            return (self.levels - 1) * (self.squash(z.float()) + 1) / 2
         half = (self.levels - 1) * (1 - EPSILON) / 2
         offset = torch.where(self.levels % 2 == 1, 0.0, 0.5)
-        return torch.tanh(z.float() + torch.tan(offset / half)) * half - offset
+        return self.squash(z.float() + torch.tan(offset / half)) * half - offset
 
     def forward(self, z: Tensor) -> Quantized:
-        """(B, N, D) latents to grid codes in [-1, 1]; even levels are asymmetric: L = 4 gives -1, -.5, 0, .5."""
+        """(B, N, D) latents to grid codes in [-1, 1]; unless symmetric, L = 4 gives -1, -.5, 0, .5."""
+        check_latents(z, self.dim)
         with torch.autocast(device_type=z.device.type, enabled=False):
             bounded = self.bound(z)
-            digits = bounded.detach().round().long() + self.levels // 2
+            # floor(x + 1/2) sends ties up, round() to even: the symmetric paper's rule, and the first one's
+            rounded = (bounded.detach() + 0.5).floor() if self.symmetric else bounded.detach().round()
+            digits = rounded.long() + (0 if self.symmetric else self.levels // 2)
             indices = (digits * self.basis).sum(dim=-1)
-            z_q = straight_through(bounded / (self.levels // 2), self._codes(digits))
+            scaled = 2 * bounded / (self.levels - 1) - 1 if self.symmetric else bounded / (self.levels // 2)
+            z_q = straight_through(scaled, self._codes(digits))
+            if self.training and self.noise_dropout:
+                z_q = torch.where(self._hit(z), self._noisy(scaled), z_q)
         return Quantized(z_q.to(z.dtype), indices, {})
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
@@ -59,5 +108,37 @@ class FiniteScalarQuantizer(nn.Module):
         return self._codes(indices[..., None] // self.basis % self.levels)
 
     def _codes(self, digits: Tensor) -> Tensor:
+        if self.symmetric:
+            return (2 * digits - (self.levels - 1)) / (self.levels - 1)
         half = self.levels // 2
         return (digits - half) / half
+
+    def _hit(self, z: Tensor) -> Tensor:
+        return torch.rand(len(z), 1, 1, device=z.device) < self.noise_dropout
+
+    def _noisy(self, scaled: Tensor) -> Tensor:
+        step = 2 / (self.levels - 1)
+        return (scaled + (torch.rand_like(scaled) - 0.5) * step).clamp(-1, 1)
+
+
+def recommended_levels(codebook_size: int) -> tuple[int, ...]:
+    """The paper's levels whose product is nearest to `codebook_size` (in log2, within half a bit); ValueError where none is."""
+    found = min(RECOMMENDED.values(), key=lambda levels: abs(log2(prod(levels)) - log2(max(codebook_size, 1))))
+    if codebook_size < 2 or abs(log2(prod(found)) - log2(codebook_size)) > 0.5:
+        sizes = ", ".join(str(2**bits) for bits in RECOMMENDED)
+        raise ValueError(f"codebook_size must be near one of {sizes} (the paper's levels), got {codebook_size}")
+    return found
+
+
+@lru_cache  # once a process, however often a run builds its quantizer
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _check_levels(levels: Sequence[int]) -> list[int]:
+    levels = [int(level) for level in levels]
+    if not levels or not all(2 <= level <= MAX_LEVEL for level in levels):
+        raise ValueError(f"levels must each be >= 2 and <= {MAX_LEVEL}, got {levels}")
+    if prod(levels) >= 2**63:
+        raise ValueError(f"levels must have a product below 2^63, got {levels}")
+    return levels

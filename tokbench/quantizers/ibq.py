@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from tokbench.interfaces import Quantized
+from tokbench.quantizers.latents import check_codebook, check_latents
 
 VERSION = 1
 TILE = 2**22  # logits held at once, at least V
@@ -32,10 +33,7 @@ class IndexBackpropagationQuantizer(nn.Module):
         self, *, dim: int, codebook_size: int, quantization_weight: float, beta: float, codebook_weight: float
     ) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim must be >= 1, got {dim}")
-        if codebook_size < 2:
-            raise ValueError(f"codebook_size must be >= 2, got {codebook_size}")
+        check_codebook(dim=dim, codebook_size=codebook_size)
         self.dim = dim
         self.codebook_sizes = (codebook_size,)
         self.loss_weights = {
@@ -47,6 +45,7 @@ class IndexBackpropagationQuantizer(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:
         """(B, N, D) latents to the codes of their greatest logits."""
+        check_latents(z, self.dim)
         with torch.autocast(device_type=z.device.type, enabled=False):
             z32 = z.float()
             z_q, indices = index_backpropagation(z32, self.codebook)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.interfaces import Quantized
-from tokbench.quantizers.binary import bits_to_indices, check_options, entropies, indices_to_bits
+from tokbench.quantizers.binary import bit_groups, bits_to_indices, check_options, entropies, indices_to_bits
 from tokbench.quantizers.estimators import straight_through
+from tokbench.quantizers.latents import check_latents
 
 VERSION = 1
 
@@ -29,7 +30,7 @@ class LookupFreeQuantizer(nn.Module):
         super().__init__()
         check_options(dim=dim, entropy_weight=entropy_weight, temperature=temperature)
         self.dim = dim
-        self.codebook_sizes = (2**dim,)
+        self.codebook_sizes, self.factors = (2**dim,), (bit_groups(dim),)
         self.entropy_weight, self.temperature = entropy_weight, temperature
         self.loss_weights = {
             "commitment": float(beta),
@@ -39,6 +40,7 @@ class LookupFreeQuantizer(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:
         """(B, N, D) latents to their signs; 0 counts as negative."""
+        check_latents(z, self.dim)
         bits = z > 0
         codes = self._codes(bits)
         with torch.autocast(device_type=z.device.type, enabled=False):

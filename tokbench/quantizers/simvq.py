@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.interfaces import Quantized
-from tokbench.quantizers.estimators import ESTIMATORS, Estimator, rotation_fallbacks
+from tokbench.quantizers.estimators import Estimator, resolve, rotation_fallbacks, straight_through
+from tokbench.quantizers.latents import check_codebook, check_latents
 from tokbench.quantizers.nearest import nearest_code
+from tokbench.quantizers.ranks import sum_over_ranks
 
 VERSION = 1
 
@@ -27,16 +29,11 @@ class SimVQ(nn.Module):
 
     def __init__(self, *, dim: int, codebook_size: int, beta: float, estimator: str | Estimator) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim must be >= 1, got {dim}")
-        if codebook_size < 2:
-            raise ValueError(f"codebook_size must be >= 2, got {codebook_size}")
-        if isinstance(estimator, str) and estimator not in ESTIMATORS:
-            raise ValueError(f"estimator must be one of {sorted(ESTIMATORS)}, got {estimator!r}")
+        check_codebook(dim=dim, codebook_size=codebook_size)
         self.dim = dim
         self.codebook_sizes = (codebook_size,)
         self.loss_weights = {"codebook": 1.0, "commitment": float(beta)}
-        self.estimator = ESTIMATORS[estimator] if isinstance(estimator, str) else estimator
+        self.estimator = resolve(estimator)
         self.register_buffer("frozen", torch.randn(codebook_size, dim) * dim**-0.5)
         self.projection = nn.Linear(dim, dim, bias=False)
         self.register_buffer("fallbacks", torch.zeros(2, dtype=torch.int64))
@@ -49,6 +46,7 @@ class SimVQ(nn.Module):
 
     def forward(self, z: Tensor) -> Quantized:
         """(B, N, D) latents to their nearest projected codes."""
+        check_latents(z, self.dim)
         codebook = self.codebook
         indices = nearest_code(z, codebook)
         codes = F.embedding(indices, codebook)
@@ -56,8 +54,8 @@ class SimVQ(nn.Module):
             "codebook": F.mse_loss(codes, z.detach().float()),
             "commitment": F.mse_loss(z.float(), codes.detach()),
         }
-        if self.training and self.estimator is ESTIMATORS["rotation"]:
-            self.fallbacks += torch.stack([mask.sum() for mask in rotation_fallbacks(z, codes)])
+        if self.training and self.estimator is not straight_through:
+            self.fallbacks += sum_over_ranks(torch.stack([mask.sum() for mask in rotation_fallbacks(z, codes)]))
         return Quantized(self.estimator(z, codes.to(z.dtype)), indices, losses)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:

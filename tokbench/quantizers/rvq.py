@@ -1,0 +1,97 @@
+"""Residual vector quantization (SoundStream, arXiv:2107.03312, section III-C; images: RQ-VAE, arXiv:2203.01941).
+
+r_1 = z;  q_k = Q_k(r_k);  r_{k+1} = r_k - sg(q_k);  z_q = q_1 + ... + q_K, with one estimator around the sum, so that the
+encoder's gradient does not grow with K: a straight-through in every stage would give it K times.
+B images, N tokens, D channels, K stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokbench.interfaces import Quantized, Quantizer
+from tokbench.quantizers.estimators import Estimator, resolve
+from tokbench.quantizers.latents import check_latents
+from tokbench.quantizers.nearest import nearest_code
+
+VERSION = 1
+
+
+class ResidualQuantizer(nn.Module):
+    """K stages made by `stage()`, each quantizing what the ones before it left; each has one codebook.
+
+    Losses are sums over stages. `dropout`: the share of training images that are decoded from their first k stages alone,
+    k uniform in 1..K; their indices are complete all the same, and all stages learn from them.
+    """
+
+    stages: Any  # ModuleList of quantizers
+
+    def __init__(
+        self, *, stage: Callable[[], Quantizer], num_stages: int, estimator: str | Estimator, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if num_stages < 1:
+            raise ValueError(f"num_stages must be >= 1, got {num_stages}")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must be in [0, 1], got {dropout}")
+        made: list[Any] = [stage() for _ in range(num_stages)]
+        if any(len(part.codebook_sizes) != 1 for part in made):
+            raise ValueError(f"stage must have one codebook, got codebook sizes {made[0].codebook_sizes}")
+        self.stages = nn.ModuleList(made)
+        self.dim, self.dropout, self.estimator = made[0].dim, dropout, resolve(estimator)
+        self.codebook_sizes = tuple(size for part in made for size in part.codebook_sizes)
+        self.factors = tuple(getattr(part, "factors", (part.codebook_sizes,))[0] for part in made)
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """A stage's, the same for all."""
+        return self.stages[0].loss_weights
+
+    def forward(self, z: Tensor) -> Quantized:
+        """(B, N, D) latents to sums of codes; indices (B, N, K)."""
+        check_latents(z, self.dim)
+        residual = z.float()
+        codes: list[Tensor] = []
+        indices: list[Tensor] = []
+        losses: dict[str, Tensor] = {}
+        for stage in self.stages:
+            quantized = stage(residual)
+            codes.append(stage.indices_to_codes(quantized.indices).detach())
+            indices.append(quantized.indices)
+            losses = {name: losses.get(name, 0.0) + loss for name, loss in quantized.losses.items()}
+            residual = residual - codes[-1]
+        total = self._sum(codes, self._kept(z))
+        return Quantized(self.estimator(z, total.to(z.dtype)), torch.stack(indices, dim=-1), losses)
+
+    def indices_to_codes(self, indices: Tensor) -> Tensor:
+        """(B, N, K) int64 to (B, N, D): the sum over stages."""
+        parts = [stage.indices_to_codes(part) for stage, part in zip(self.stages, indices.unbind(-1), strict=True)]
+        return self._sum(parts, None)
+
+    @torch.no_grad()
+    def snap(self, z: Tensor) -> Tensor:
+        """(B, N, K) int64 of z (B, N, D): the nearest code of each stage in turn."""
+        indices: list[Tensor] = []
+        for stage, size in zip(self.stages, self.codebook_sizes, strict=True):
+            table = stage.indices_to_codes(torch.arange(size, device=z.device)[None])[0]
+            indices.append(nearest_code(z, table))
+            z = z - table[indices[-1]]
+        return torch.stack(indices, dim=-1)
+
+    def _kept(self, z: Tensor) -> Tensor | None:
+        """(B, 1, 1) stages that each training image is decoded from; None for all."""
+        if not self.training or not self.dropout:
+            return None
+        count = torch.randint(1, len(self.stages) + 1, (len(z), 1, 1), device=z.device)
+        return count.where(torch.rand(count.shape, device=z.device) < self.dropout, len(self.stages))
+
+    @staticmethod
+    def _sum(codes: list[Tensor], kept: Tensor | None) -> Tensor:
+        total = torch.zeros_like(codes[0])
+        for place, code in enumerate(codes):
+            total = total + (code if kept is None else code * (kept > place))
+        return total
