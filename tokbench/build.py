@@ -54,7 +54,8 @@ def _name(values: Mapping[str, Any]) -> str:
     if not target.startswith("tokbench."):
         return target.rsplit(".", 1)[-1].lower()
     choices = values["choices"]
-    return choices["quantizer"] if choices["tokenizer"] == "autoencoder" else choices["tokenizer"]
+    name = choices["quantizer"] if choices["tokenizer"] == "autoencoder" else choices["tokenizer"]
+    return f"{name}-searched" if values.get("tuning") else name
 
 
 def construct(node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:

@@ -17,13 +17,13 @@ VQ = {"_target_": "tokbench.quantizers.vq.VectorQuantizer", "dim": 4, "codebook_
 BITS = {"dim": 6, "beta": 0.25, "entropy_weight": 0.1, "gamma": 1.0}
 NODES = {
     "codebook loss": VQ | {"estimator": "straight_through"},
-    "k-means": VQ | {"estimator": "rotation", "kmeans_init": True},
+    "k-means": VQ | {"estimator": "rotation", "init": "kmeans"},
     "running means": VQ | {"estimator": "straight_through", "ema_decay": 0.8},
     "restart": VQ | {"estimator": "straight_through", "restart_below": 0.9, "restart_decay": 0.5},
     "all": VQ
     | {
         "estimator": "rotation",
-        "kmeans_init": True,
+        "init": "kmeans",
         "ema_decay": 0.8,
         "restart_below": 0.5,
         "cosine": True,

@@ -61,7 +61,7 @@ def test_kmeans_finds_separated_clusters() -> None:
 
 
 def test_kmeans_init_happens_once_on_the_first_training_batch() -> None:
-    quantizer = make(kmeans_init=True)
+    quantizer = make(init="kmeans")
     before = quantizer.codebook.clone()
     quantizer.eval()(latents())
     assert torch.equal(quantizer.codebook, before)
@@ -72,9 +72,28 @@ def test_kmeans_init_happens_once_on_the_first_training_batch() -> None:
     assert torch.equal(quantizer.codebook, first)
 
 
-def test_kmeans_init_needs_as_many_tokens_as_codes() -> None:
-    with pytest.raises(ValueError, match="at least codebook_size = 1000 tokens, got 200"):
-        make(codebook_size=1000, kmeans_init=True).train()(latents())
+def test_kmeans_waits_for_as_many_tokens_as_codes() -> None:
+    quantizer, z = make(codebook_size=500, init="kmeans").train(), latents()
+    before = quantizer.codebook.clone()
+    quantizer(z)
+    quantizer(z + 10)
+    assert torch.equal(quantizer.codebook, before)
+    quantizer(z - 10)
+    means = quantizer.codebook.mean(dim=1)
+    assert (means > 8).sum() > 100
+    assert (means < -8).sum() > 100
+    first = quantizer.codebook.clone()
+    quantizer(z)
+    assert torch.equal(quantizer.codebook, first)
+
+
+def test_kmeans_needs_as_many_tokens_as_centres() -> None:
+    with pytest.raises(ValueError, match="as many tokens as centres, got 5 tokens for 6 centres"):
+        kmeans(torch.zeros(5, 2), 6)
+
+
+def test_a_normal_start_has_the_deviation_it_is_given() -> None:
+    assert make(codebook_size=1000, dim=64, init=0.05).codebook.std().item() == pytest.approx(0.05, rel=0.02)
 
 
 def test_dead_codes_restart_at_tokens_of_the_batch_with_their_counts() -> None:
@@ -214,9 +233,15 @@ def test_entropies_are_those_of_the_softmax_over_distances() -> None:
 
 def test_every_combination_of_options_trains_and_round_trips() -> None:
     options = itertools.product(
-        (None, 3), (False, True), (None, 0.9), (False, True), (0.0, 0.5), (0.0, 0.1), ("straight_through", "rotation")
+        (None, 3),
+        (False, True),
+        (None, 0.9),
+        ("uniform", "kmeans", 0.5),
+        (0.0, 0.5),
+        (0.0, 0.1),
+        ("straight_through", "rotation"),
     )
-    names = ("code_dim", "cosine", "ema_decay", "kmeans_init", "restart_below", "entropy_weight", "estimator")
+    names = ("code_dim", "cosine", "ema_decay", "init", "restart_below", "entropy_weight", "estimator")
     for values in options:
         quantizer, z = make(**dict(zip(names, values, strict=True))).train(), latents().requires_grad_()
         for _ in range(2):
@@ -236,6 +261,8 @@ def test_every_combination_of_options_trains_and_round_trips() -> None:
         ({"ema_decay": 1.0}, "ema_decay must be >= 0 and < 1, got 1.0"),
         ({"restart_below": 2.0}, "restart_below must be >= 0 and < 1, a part of even use, got 2.0"),
         ({"restart_decay": -0.1}, "restart_decay must be >= 0 and < 1, got -0.1"),
+        ({"init": "zeros"}, "init must be uniform, kmeans or a deviation > 0 such as 0.5, got 'zeros'"),
+        ({"init": 0.0}, "init must be uniform, kmeans or a deviation > 0 such as 0.5, got 0.0"),
         ({"temperature": 0.0}, "temperature must be > 0, got 0.0"),
         ({"learned": False, "ema_decay": 0.9}, "ema_decay must be null where learned is false"),
         ({"code_dim": 0}, "dim must be >= 1, got 0"),

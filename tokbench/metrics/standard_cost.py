@@ -17,6 +17,9 @@ COST = group(
         ("tokenizer_training_flops", "tokenizer training FLOPs", "FLOPs", "down"): (
             "counted forward and backward of one step x steps; 2 FLOPs a multiply-add; 0 if nothing is trained"
         ),
+        ("tuning_flops", "tuning FLOPs", "FLOPs", "down"): (
+            "counted forward and backward of one step x steps of all tuning trials; one search serves all seeds of a row"
+        ),
         (
             "encode_seconds",
             "encode",
@@ -66,6 +69,21 @@ TRAINING = group(
         ),
         ("rotation_fallbacks", "rotation fallbacks", "tokens", None): (
             "tokens of the training that the rotation trick gave straight-through (|z| near 0) or a reflection (code opposite z)"
+        ),
+        (
+            "tuning_trials",
+            "tuning trials",
+            "trials",
+            None,
+        ): "short trainings that the settings of this row were chosen from",
+        (
+            "tuned_lr_factor",
+            "learning rate",
+            "times default",
+            None,
+        ): "the chosen trial's learning rate over the budget's",
+        ("tuned_weight_factor", "method weight", "times default", None): (
+            "the chosen trial's weight of the method (the first of conf/tuning's list that it has) over its conf's; 1 where it has none"
         ),
         ("best_step", "best step", "steps", None): "step of the lowest validation loss, whose weights are kept",
     },

@@ -8,23 +8,21 @@ import torch
 from torch import Tensor
 
 from tokbench.quantizers.nearest import nearest_code
-from tokbench.quantizers.ranks import from_first_rank, gather_tokens
+from tokbench.quantizers.ranks import from_first_rank
 
 LLOYD_ITERATIONS = 10
 
 
 @torch.no_grad()
 def kmeans(tokens: Tensor, size: int, *, onto: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """(size, D) centres of tokens (N, D) of all ranks after Lloyd's iterations from random tokens.
+    """(size, D) centres of tokens (N, D), the same on all ranks, after Lloyd's iterations from random tokens.
 
     `onto` moves the centres back to where codes may lie, such as the sphere, after each iteration. An empty cluster keeps
     its centre. ValueError where there are fewer tokens than centres.
     """
-    tokens = gather_tokens(tokens)
     if len(tokens) < size:
         raise ValueError(
-            f"kmeans_init needs a first batch of at least codebook_size = {size} tokens, got {len(tokens)}; "
-            "use a larger batch, or restart_below without kmeans_init"
+            f"k-means needs at least as many tokens as centres, got {len(tokens)} tokens for {size} centres"
         )
     centres = tokens[from_first_rank(torch.randperm(len(tokens), device=tokens.device))[:size]].clone()
     for _ in range(LLOYD_ITERATIONS):

@@ -31,12 +31,12 @@ class VectorQuantizer(nn.Module):
     `cosine`: latents and codes are scaled to norm 1 before the search and after it (the same paper).
     `ema_decay`: codes are running means of their tokens (arXiv:1711.00937, appendix A.1) instead of learned by the codebook
     term. Not smoothed: Laplace's rule moves unused codes toward the origin.
-    `kmeans_init` fits the codebook to the first training batch; until then it is U(-1/V, 1/V) (the paper's code), or
-    uniform on the sphere.
+    `init`: "uniform" is U(-1/V, 1/V) (the paper's code), a number the deviation of a normal, "kmeans" fits the codebook to
+    the first training batches that together hold V tokens. With `cosine` codes start uniform on the sphere all the same.
     `restart_below`: a code whose running share of the tokens falls below this part of 1/V moves to a random token of the
     batch (arXiv:2005.00341, section 3.1); 0 never restarts. `restart_decay` is the running share's memory.
     `entropy_weight` w adds w (E_n[H(p_n)] - gamma H(E_n[p_n])), p_n the softmax of -|z_n - e|^2 / temperature.
-    `learned=False` freezes the codebook at N(0, 1): a baseline.
+    `learned=False` freezes the codebook where it starts: a baseline.
     """
 
     initialized: Tensor
@@ -55,7 +55,7 @@ class VectorQuantizer(nn.Module):
         code_dim: int | None = None,
         cosine: bool = False,
         ema_decay: float | None = None,
-        kmeans_init: bool = False,
+        init: str | float = "uniform",
         restart_below: float = 0.0,
         restart_decay: float = 0.99,
         entropy_weight: float = 0.0,
@@ -66,7 +66,13 @@ class VectorQuantizer(nn.Module):
         super().__init__()
         channels = dim if code_dim is None else code_dim
         check_codebook(dim=min(dim, channels), codebook_size=codebook_size)
-        _check(ema_decay=ema_decay, restart_below=restart_below, restart_decay=restart_decay, temperature=temperature)
+        _check(
+            init=init,
+            ema_decay=ema_decay,
+            restart_below=restart_below,
+            restart_decay=restart_decay,
+            temperature=temperature,
+        )
         if ema_decay is not None and not learned:
             raise ValueError(f"ema_decay must be null where learned is false, got {ema_decay}")
         self.dim, self.codebook_sizes = dim, (codebook_size,)
@@ -82,12 +88,10 @@ class VectorQuantizer(nn.Module):
             }
         self.project_in = nn.Identity() if code_dim is None else nn.Linear(dim, code_dim)
         self.project_out = nn.Identity() if code_dim is None else nn.Linear(code_dim, dim)
-        codebook = torch.empty(codebook_size, channels)
-        uniform = learned and not cosine
-        codebook = codebook.uniform_(-1 / codebook_size, 1 / codebook_size) if uniform else codebook.normal_()
-        codebook = on_sphere(codebook) if cosine else codebook
-        self.codebook = nn.Parameter(codebook, requires_grad=learned and ema_decay is None)
-        self.register_buffer("initialized", torch.tensor(not kmeans_init))
+        self.codebook = nn.Parameter(torch.empty(codebook_size, channels), learned and ema_decay is None)
+        self._draw(init)
+        self.register_buffer("initialized", torch.tensor(init != "kmeans"))
+        self._waiting: list[Tensor] = []  # tokens of the first batches, until there are enough for k-means
         self.register_buffer("fallbacks", torch.zeros(2, dtype=torch.int64))
         self.register_buffer("shares", torch.ones(codebook_size))
         if ema_decay is not None:
@@ -110,7 +114,7 @@ class VectorQuantizer(nn.Module):
             z_q = self.project_out(self.estimator(latents, codes))
             if not isinstance(self.project_out, nn.Identity):  # one row of one table, whatever else is in the batch
                 z_q = straight_through(z_q, F.embedding(indices, self.project_out(codebook)))
-            if self.training:
+            if self.training and self.initialized:
                 self._observe(tokens, codes.detach().flatten(0, 1), indices.flatten())
         return Quantized(z_q.to(z.dtype), indices, losses)
 
@@ -131,10 +135,22 @@ class VectorQuantizer(nn.Module):
         return losses
 
     @torch.no_grad()
+    def _draw(self, init: str | float) -> None:
+        if isinstance(init, float) or self.cosine:
+            self.codebook.normal_(std=init if isinstance(init, float) else 1.0)
+            self.codebook.copy_(on_sphere(self.codebook) if self.cosine else self.codebook)
+        else:
+            self.codebook.uniform_(-1 / len(self.codebook), 1 / len(self.codebook))
+
+    @torch.no_grad()
     def _fit(self, tokens: Tensor) -> None:
-        centres = kmeans(tokens, len(self.codebook), onto=on_sphere if self.cosine else None)
-        self.codebook.copy_(centres)
+        self._waiting.append(gather_tokens(tokens))
+        if sum(map(len, self._waiting)) < len(self.codebook):
+            return
+        onto = on_sphere if self.cosine else None
+        self.codebook.copy_(kmeans(torch.cat(self._waiting), len(self.codebook), onto=onto))
         self.initialized.fill_(True)
+        self._waiting.clear()
 
     @torch.no_grad()
     def _observe(self, tokens: Tensor, codes: Tensor, indices: Tensor) -> None:
@@ -174,7 +190,11 @@ class VectorQuantizer(nn.Module):
             self.ema_counts[dead], self.ema_sums[dead] = even, even * candidates[chosen]
 
 
-def _check(*, ema_decay: float | None, restart_below: float, restart_decay: float, temperature: float) -> None:
+def _check(
+    *, init: str | float, ema_decay: float | None, restart_below: float, restart_decay: float, temperature: float
+) -> None:
+    if init not in ("uniform", "kmeans") and not (isinstance(init, float) and init > 0):
+        raise ValueError(f"init must be uniform, kmeans or a deviation > 0 such as 0.5, got {init!r}")
     for name, decay in (("ema_decay", 0.0 if ema_decay is None else ema_decay), ("restart_decay", restart_decay)):
         if not 0 <= decay < 1:
             raise ValueError(f"{name} must be >= 0 and < 1, got {decay}")
