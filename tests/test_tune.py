@@ -86,3 +86,16 @@ def test_trials_are_real_trainings_of_a_third_of_the_steps(tmp_path: Path) -> No
     _, trials = tune.tune(job(tmp_path, "quantizer=fsq", "budget.tokenizer.steps=6"))
     assert {trial.steps for trial in trials} == {2}
     assert len({trial.validation for trial in trials}) == 5
+
+
+def test_a_run_records_what_its_search_cost_and_chose(tmp_path: Path) -> None:
+    from tokbench.execute import execute
+    from tokbench.records import read_records
+
+    execute(job(tmp_path, "quantizer=vq", "budget.tokenizer.steps=3"))
+    (record,) = read_records(tmp_path / "runs")
+    values = {key: measure.value for key, measure in record.metrics.items()}
+    assert record.name == "vq-searched"
+    assert values["training/tuning_trials"] == 5
+    assert values["cost/tuning_flops"] == pytest.approx(values["cost/tokenizer_training_flops"] * 5 / 3)
+    assert values["training/tuned_lr_factor"] in (0.5, 1, 2)

@@ -54,11 +54,15 @@ def backbone_flops(sizes: Sizes, queries: int, keys: int) -> int:
 
 
 def causal_generation_flops(sizes: Sizes, *, prompt: int, num_tokens: int, codebook_size: int, guided: bool) -> int:
-    """One image: the prompt once, N - 1 cached steps, N image heads; guidance reads everything twice."""
-    steps = sum(backbone_flops(sizes, 1, prompt + count) for count in range(1, num_tokens))
-    inputs = 2 * (num_tokens - 1) * sizes.dim * sizes.width
+    """One image: the prompt once, N - 1 cached steps, N softmaxes over V; guidance reads everything twice."""
     heads = 2 * num_tokens * sizes.width * codebook_size
-    return (1 + guided) * (backbone_flops(sizes, prompt, prompt) + steps + inputs + heads)
+    return (1 + guided) * (causal_reading_flops(sizes, prompt=prompt, num_tokens=num_tokens) + heads)
+
+
+def causal_reading_flops(sizes: Sizes, *, prompt: int, num_tokens: int) -> int:
+    """The prompt once and N - 1 cached steps of one image, without its heads."""
+    steps = sum(backbone_flops(sizes, 1, prompt + count) for count in range(1, num_tokens))
+    return backbone_flops(sizes, prompt, prompt) + steps + 2 * (num_tokens - 1) * sizes.dim * sizes.width
 
 
 def denoise_generation_flops(sizes: Sizes, *, prompt: int, num_tokens: int, steps: int, guided: bool) -> int:

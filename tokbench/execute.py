@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_step
 from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_likelihood, evaluate_understanding
 from tokbench.evaluate.measures import Measures, measured
 from tokbench.evaluate.reference import Reference, some
+from tokbench.evaluate.robustness import evaluate_robustness
 from tokbench.evaluate.tokenizer import evaluate_tokenizer
 from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
 from tokbench.interfaces import Tokenizer, TokenSpace
@@ -28,6 +29,7 @@ from tokbench.metrics.images import to_float
 from tokbench.records import DataInfo, RunRecord, write_arrays, write_record
 from tokbench.stages import tokenizer_loss, trainable, trained_scheme, trained_tokenizer
 from tokbench.train import Training
+from tokbench.tune import Trial, tune
 
 VERSION = 1
 PICTURED = 16
@@ -44,8 +46,12 @@ def execute(job: Job) -> Path:
         arguments = data_key(config), budget["judge"]["steps"], Path(config["cache_dir"])
         reference = _reference(*arguments)
         metrics |= _baselines(*arguments, budget["evaluation"]["samples"])
+    chosen, trials = job, list[Trial]()
+    if "tuning" in config:
+        with job.step("tune tokenizer"):
+            chosen, trials = tune(job)
     with job.step("train tokenizer"):
-        tokenizer, training = trained_tokenizer(job)
+        tokenizer, training = trained_tokenizer(chosen)
     with job.step("reconstruction and bits"):
         result = evaluate_tokenizer(tokenizer, reference, batch=budget["evaluation"]["batch"], device=device)
         metrics |= result.measures
@@ -54,10 +60,17 @@ def execute(job: Job) -> Path:
         arrays |= {"psnr_db": _array(result.psnr_db.float()), "ssim": _array(result.ssim.float())}
         arrays |= {"groups": _array(job.dataset.test.groups)}
         arrays |= {"originals": _array(originals), "reconstructions": _array(result.images[pictured])}
+        if result.rarefaction is not None:
+            tokens, usage = result.rarefaction
+            arrays |= {"rarefaction_tokens": _array(tokens), "rarefaction_usage": _array(usage.float())}
         if training is not None:
             metrics |= _training_measures("", training) | _fallbacks(tokenizer)
             arrays["loss_tokenizer"] = _curve(training)
+    with job.step("robustness"):
+        batch = budget["evaluation"]["batch"]
+        metrics |= evaluate_robustness(tokenizer, job.dataset.test, batch=batch, device=device)
     others = [_cost_tokenizer(job, tokenizer, metrics)]
+    metrics |= _tuning_measures(trials, metrics, steps=budget["tokenizer"]["steps"])
     if job.presets:
         others += _generation(job, tokenizer, reference, metrics, arrays)
     environment = describe(device) | reference.judges() | {"other_processes_cores": round(max(others), 3)}
@@ -192,6 +205,21 @@ def _reference(key: str, steps: int, cache: Path) -> Reference:
 @lru_cache(maxsize=1)
 def _baselines(key: str, steps: int, cache: Path, samples: int) -> Measures:
     return evaluate_baselines(_reference(key, steps, cache), samples=samples)
+
+
+def _tuning_measures(trials: Sequence[Trial], metrics: Measures, *, steps: int) -> Measures:
+    """What the search cost and chose; nothing where there was none."""
+    if not trials:
+        return {}
+    best = min(trials, key=lambda trial: trial.validation)
+    step = (metrics["cost/tokenizer_training_flops"].value or 0.0) / steps
+    values = {
+        "cost/tuning_flops": step * sum(trial.steps for trial in trials),
+        "training/tuning_trials": len(trials),
+        "training/tuned_lr_factor": best.lr_factor,
+        "training/tuned_weight_factor": best.weight_factor,
+    }
+    return {key: measured(key, value) for key, value in values.items()}
 
 
 def _training_measures(prefix: str, training: Training) -> Measures:

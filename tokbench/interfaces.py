@@ -80,7 +80,11 @@ class Quantizer(Protocol):
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Images to tokens and back. Images are (B, 3, H, W) floats in [-1, 1]."""
+    """Images to tokens and back. Images are (B, 3, H, W) floats in [-1, 1].
+
+    May also have `factors`, `snap` (both as in `TokenSpace`) and `tied_channels`, how many neighbouring channels share
+    their mean and deviation.
+    """
 
     dim: int
     codebook_sizes: tuple[int, ...]
@@ -110,7 +114,17 @@ class TokenSpace:
     codebook_sizes: tuple[int, ...]
     mean: Tensor  # (D,) over the training split
     std: Tensor  # (D,) over the training split, > 0
-    indices_to_codes: Callable[[Tensor], Tensor]  # (B, N) int64 to (B, N, D) in the tokenizer's units
+    indices_to_codes: Callable[[Tensor], Tensor]  # (B, N) or (B, N, K) int64 to (B, N, D) in the tokenizer's units
+    # of each codebook, the radices of its index's digits, least significant first; (): one digit each
+    factors: tuple[tuple[int, ...], ...] = ()
+    # (B, N, D) in the tokenizer's units to its codes (B, N, K); read where K > 1
+    snap: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.factors:
+            object.__setattr__(self, "factors", tuple((size,) for size in self.codebook_sizes))
+        if [prod(own) for own in self.factors] != list(self.codebook_sizes):
+            raise ValueError(f"factors must multiply to codebook_sizes = {self.codebook_sizes}, got {self.factors}")
 
     @property
     def num_tokens(self) -> int:
@@ -130,7 +144,7 @@ class TokenBatch:
     """Captioned images as a scheme reads them."""
 
     latents: Tensor  # (B, N, D) standardised z_q
-    indices: Tensor | None  # (B, N) int64
+    indices: Tensor | None  # (B, N) int64; (B, N, K) for K stages or groups
     text: Tensor  # (B, T) int64 bytes, right-padded (any value beyond the length)
     lengths: Tensor  # (B,) int64 bytes of each caption, 0 for none
 
@@ -141,6 +155,11 @@ class Head(Protocol):
     reads: Literal["indices", "latents"]
     exact_nll: bool
 
+    @property
+    def flops(self) -> int:
+        """Of sampling one token without guidance: 2 x multiply-accumulates of matrix products."""
+        ...
+
     def loss(self, h: Tensor, target: Tensor, generator: Generator | None) -> Tensor:
         """(M,) nats."""
         ...
@@ -148,7 +167,7 @@ class Head(Protocol):
     def sample(
         self, h: Tensor, *, h_uncond: Tensor | None, guidance: float, temperature: float, generator: Generator
     ) -> Tensor:
-        """As `target`: (M,) int64 for indices, (M, D) for latents."""
+        """As `target`: (M,) or (M, K) int64 for indices, (M, D) for latents."""
         ...
 
 

@@ -18,12 +18,14 @@ import torch
 from tokbench import build
 from tokbench.data.common import fingerprint, subset
 from tokbench.evaluate.reference import some
+from tokbench.evaluate.tokens import space_of
 from tokbench.interfaces import Dataset, Scheme, Tokenizer, TokenSpace
 from tokbench.records import NAME, find_record, record_file_name, write_whole
 from tokbench.tokenizers.check import check_tokenizer
 
 VERSION = 1
 Values = Mapping[str, Any]
+MOST_TOKENS_ON_CPU = 1024  # of an image: attention and sampling of more take hours at any budget
 ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modules its configuration names
     *("tokbench.interfaces", "tokbench.layers", "tokbench.diffusion", "tokbench.cost", "tokbench.train"),
     *("tokbench.judges", "tokbench.job", "tokbench.stages", "tokbench.execute", "tokbench.metrics.standard"),
@@ -33,7 +35,9 @@ ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modu
     *("tokbench.metrics.images", "tokbench.metrics.features", "tokbench.metrics.codes"),
     *("tokbench.evaluate.tokenizer", "tokbench.evaluate.generation", "tokbench.evaluate.baselines"),
     *("tokbench.evaluate.costs", "tokbench.evaluate.tokens", "tokbench.evaluate.reference"),
+    "tokbench.evaluate.robustness",
 )
+TUNE = "tokbench.tune"  # the same, of runs with a search
 
 
 @dataclass
@@ -88,7 +92,9 @@ class Job:
         backbone = build.construct(self.config["backbone"], dim=space.dim, grid=space.shape)
         parts = [backbone]
         if preset["head"]:
-            parts.append(build.construct(preset["head"], width=backbone.width, codebook_sizes=space.codebook_sizes))
+            wanted = {"width": backbone.width, "codebook_sizes": space.codebook_sizes}
+            wanted |= {"factors": space.factors} if build.takes(preset["head"], "factors") else {}
+            parts.append(build.construct(preset["head"], **wanted))
         return build.construct(preset["scheme"], space, *parts).to(self.device)
 
 
@@ -104,36 +110,47 @@ def prepare(config: Values) -> Job:
         raise ValueError(f"seed must be a whole number >= 0, got {config['seed']!r}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset, fingerprints = load_dataset(data_key(config))
-    presets = _presets(config["generation"])
-    nodes = [config["data"], config["tokenizer"], config["quantizer"], config["backbone"]]
-    nodes += [node for preset in presets.values() for node in (preset["scheme"], preset["head"])]
-    versions = build.versions(nodes, ROOMS)
-    job = Job(config, device, dataset, fingerprints, versions, build.run_hash(config, fingerprints, versions), {})
+    job = Job(config, device, dataset, fingerprints, {}, "", {})
     tokenizer = job.tokenizer()
     size = dataset.train.images.shape[-1]
     check_tokenizer(tokenizer, size=size)
+    _identify(job, codebooks=len(tokenizer.codebook_sizes))
     if config["stage"] == "all":
-        job.presets = _presets(config["generation"], discrete=bool(tokenizer.codebook_sizes))
         zeros = torch.zeros(tokenizer.dim)
-        sizes = tuple(tokenizer.codebook_sizes)
-        space = TokenSpace(
-            tokenizer.shape(size, size), tokenizer.dim, sizes, zeros, zeros + 1, tokenizer.indices_to_codes
-        )
+        space = space_of(tokenizer, zeros, zeros + 1, size=size)
+        if device.type == "cpu" and space.num_tokens > MOST_TOKENS_ON_CPU:
+            raise ValueError(
+                f"image tokens must be <= {MOST_TOKENS_ON_CPU} without a GPU, got {space.num_tokens} of {config['name']} at "
+                f"{size}x{size}: take a smaller data.size, stage=tokenizer, or a machine with a GPU"
+            )
+        job.presets = _presets(config["generation"], codebooks=len(tokenizer.codebook_sizes))
         for preset in job.presets.values():
             job.scheme(preset, space)
     return job
 
 
-def _presets(generation: Values, *, discrete: bool | None = None) -> dict[str, Values]:
-    """The preset of each block. A single preset fills the common block if it needs no head, else the native one."""
+def _identify(job: Job, *, codebooks: int) -> None:
+    """Gives the job its versions and hash; the preset for several codebooks is part of it only where there are several."""
+    generation = {k: v for k, v in job.config["generation"].items() if k != "native_stages" or codebooks > 1}
+    job.config = {**job.config, "generation": generation}
+    nodes = [job.config[name] for name in ("data", "tokenizer", "quantizer", "backbone")]
+    presets = _presets(generation, codebooks=None).values()
+    nodes += [node for preset in presets for node in (preset["scheme"], preset["head"])]
+    job.versions = build.versions(nodes, (*ROOMS, TUNE) if "tuning" in job.config else ROOMS)
+    job.hash = build.run_hash(job.config, job.fingerprints, job.versions)
+
+
+def _presets(generation: Values, *, codebooks: int | None) -> dict[str, Values]:
+    """The preset of each block. A single preset fills the common block if it needs no head, else the native one.
+
+    `codebooks` of the tokenizer choose among the native ones, 0 where it is continuous; None: all of them.
+    """
     if "scheme" in generation:
         return {"native" if generation["head"] else "common": generation}
-    if discrete is None:
+    if codebooks is None:
         return dict(generation)
-    return {
-        "common": generation["common"],
-        "native": generation["native_discrete" if discrete else "native_continuous"],
-    }
+    native = "native_stages" if codebooks > 1 else "native_discrete" if codebooks else "native_continuous"
+    return {"common": generation["common"], "native": generation[native]}
 
 
 def data_key(config: Values) -> str:

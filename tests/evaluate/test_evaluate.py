@@ -54,6 +54,17 @@ def test_nominal_bits_take_the_actual_number_of_codes(reference: Reference) -> N
     assert measures["bits/marginal_bits_per_image"].value <= 16 * log2(1000)
 
 
+def test_rarefaction_ends_at_the_usage_of_the_test_split(reference: Reference) -> None:
+    torch.manual_seed(0)
+    tokenizer = Autoencoder(FiniteScalarQuantizer([8, 5, 5, 5]), width=8, factor=4, depth=1).eval()
+    result = evaluate_tokenizer(tokenizer, reference, batch=32, device=CPU)
+    assert result.rarefaction is not None
+    tokens, curve = result.rarefaction
+    assert tokens[-1] == result.measures["bits/usage_tokens"].value
+    assert curve[-1].item() == pytest.approx(result.measures["bits/usage"].value)
+    assert evaluate_tokenizer(Patches(4), reference, batch=32, device=CPU).rarefaction is None
+
+
 def test_measures_do_not_depend_on_the_batch(reference: Reference) -> None:
     torch.manual_seed(0)
     tokenizer = Autoencoder(FiniteScalarQuantizer([5, 5]), width=8, factor=4, depth=1).eval()

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from tokbench.heads.categorical import Categorical, nucleus
+from tokbench.heads.categorical import Categorical
+from tokbench.heads.sampling import nucleus
 
 E, V = 8, 11
 
@@ -71,7 +72,7 @@ def test_top_p_keeps_the_smallest_set_of_that_mass():
     ("sizes", "top_p", "message"),
     [
         ((), 1.0, "needs indices, but the tokenizer is continuous; use generation=transfusion"),
-        ((4, 4), 1.0, "not supported yet"),
+        ((4, 4), 1.0, "the tokenizer has 2 .* use generation=causal_factorised"),
         ((4,), 0.0, "top_p must be in"),
     ],
 )

@@ -12,6 +12,8 @@ from tokbench.metrics.codes import (
     mean_norm,
     perplexity,
     plugin_entropy_bits,
+    rarefaction,
+    rarefaction_sizes,
     relative_quantization_error,
     usage,
     usage_cap,
@@ -135,3 +137,54 @@ def test_indices_and_codebook_sizes_must_agree():
         CodeStatistics((8,)).update(z, z_q, None)
     with pytest.raises(ValueError, match="stages"):
         CodeStatistics((8,)).update(z, z_q, indices)
+
+
+def test_rarefaction_agrees_with_the_hypergeometric_distribution():
+    counts, sizes = torch.tensor([50, 0, 1, 19, 3, 927]), torch.tensor([1, 2, 10, 128, 999, 1000])
+    missed = stats.hypergeom.pmf(0, 1000, counts.numpy()[:, None], sizes.numpy())
+    np.testing.assert_allclose(rarefaction(counts, sizes).numpy(), (1 - missed).mean(axis=0), rtol=1e-9)
+
+
+def test_rarefaction_is_the_mean_usage_of_samples_without_replacement():
+    counts = code_counts(draw(40, 300, 0) ** 2 // 40, 40)
+    tokens, rng = np.repeat(np.arange(40), counts.numpy()), np.random.default_rng(0)
+    sizes = torch.tensor([5, 50, 250])
+    drawn = [[len(set(rng.permutation(tokens)[:n])) / 40 for n in sizes.tolist()] for _ in range(2000)]
+    np.testing.assert_allclose(rarefaction(counts, sizes).numpy(), np.mean(drawn, axis=0), atol=0.004)
+
+
+def test_rarefaction_goes_from_one_code_to_the_usage_of_all_tokens():
+    counts = code_counts(draw(3000, 640_000, 0) ** 2 // 3000, 4096)
+    sizes = rarefaction_sizes(640_000)
+    curve = rarefaction(counts, sizes)
+    assert curve[0].item() == pytest.approx(1 / 4096, rel=1e-5)
+    assert curve[-1].item() == usage(counts)
+    assert (curve.diff() >= 0).all()
+
+
+def test_rarefaction_of_uniform_tokens_follows_the_cap():
+    counts, sizes = code_counts(draw(512, 200_000, 0), 512), torch.tensor([64, 512, 4096])
+    caps = [usage_cap(n, 512) for n in sizes.tolist()]
+    np.testing.assert_allclose(rarefaction(counts, sizes).numpy(), caps, atol=0.003)
+
+
+def test_rarefaction_sizes_are_powers_of_two_and_the_whole():
+    assert rarefaction_sizes(1).tolist() == [1]
+    assert rarefaction_sizes(8).tolist() == [1, 2, 4, 8]
+    assert rarefaction_sizes(11).tolist() == [1, 2, 4, 8, 11]
+
+
+@pytest.mark.parametrize("bad", [0, 5])
+def test_rarefaction_refuses_more_tokens_than_were_counted(bad):
+    with pytest.raises(ValueError, match=rf"sizes must be in \[1, 4\], got {bad} to {bad}"):
+        rarefaction(torch.tensor([1, 3]), torch.tensor([bad]))
+
+
+def test_stages_average_their_rarefaction():
+    metric = CodeStatistics((8, 16))
+    z, z_q, indices = batch(0, 2)
+    metric.update(z, z_q, indices)
+    tokens, curve = metric.rarefaction()
+    parts = [rarefaction(code_counts(indices[..., k], size), tokens) for k, size in enumerate((8, 16))]
+    assert tokens.tolist() == [1, 2, 4, 8, 16, 24]
+    torch.testing.assert_close(curve, (parts[0] + parts[1]) / 2)

@@ -7,6 +7,7 @@ from tokbench.metrics.standard import STANDARD
 NO_ARROW = (
     "bits/",
     "training/",
+    "reconstruction/psnr_lost_",
     *(f"generation/{name}" for name in ("model_bits", "guidance", "nearest_train_distance")),
 )
 

@@ -58,6 +58,9 @@ _BLOCK = {
 _FLOORS = {"fd_classifier": 0.9, "kid_random64": 0.001, "sliced_wasserstein": 0.05}
 
 
+SWEPT = (16, 64, 256, 1024, 4096)  # codebook sizes of a made-up sweep
+
+
 def measure(key: str, value: float | None, reason: str = "n = 1,200 < 5,000", **more: Any) -> Measure:
     """A measure of the standard set, or one that it no longer has."""
     known = STANDARD.get(parse_key(key).standard)
@@ -96,6 +99,7 @@ def _bits(name: str) -> dict[str, Measure]:
         "perplexity": 0.8 * (codes or 1),
     }
     made = {f"bits/{k}": float(v) if codes else None for k, v in values.items()}
+    made |= {f"reconstruction/psnr_lost_{k}_percent": 0.3 * k if codes else None for k in (1, 10)}
     return {key: measure(key, value, "continuous") for key, value in made.items()}
 
 
@@ -172,13 +176,62 @@ def record(name: str = "fsq", seed: int = 0, **changes: Any) -> RunRecord:
     return RunRecord(**(values | ({"blocks": {}} if stage == "tokenizer" else {}) | changes))
 
 
-def file(record: RunRecord, results: Path, *, with_arrays: bool = True) -> Path:
-    """The path of the record, written with its arrays under results/runs."""
+def swept(name: str, codes: int, seed: int = 0, *, collapse: bool = False, **changes: Any) -> RunRecord:
+    """The record of one V of a sweep over tokenizers alone; a collapsed one has fewer used bits from V = 256 on."""
+    nominal = 64 * float(np.log2(codes))
+    used = nominal * (0.9 if not collapse or codes < 256 else 0.9 - 0.14 * (np.log2(codes) - 7)) + seed
+    quality = 15 + used / 70 + (sum(map(ord, name)) % 17) / 10 + 0.02 * seed
+    values = {
+        "reconstruction/psnr_db": quality,
+        "reconstruction/ssim": 0.4 + used / 2000,
+        "reconstruction/psnr_lost_1_percent": 0.02 * used / 64,
+        "reconstruction/psnr_lost_10_percent": 0.15 * used / 64,
+        "bits/nominal_bits_per_image": nominal,
+        "bits/marginal_bits_per_image": used,
+        "bits/perplexity": 2 ** (used / 64),
+        "bits/usage_tokens": 64000.0,
+    }
+    kept = metrics("fsq", seed, "tokenizer") | {key: measure(key, float(value)) for key, value in values.items()}
+    config = {"seed": seed, "stage": "tokenizer", "quantizer": {"codebook_size": codes}, "data": {"name": "cifar10"}}
+    made = f"{sum(map(ord, name)) * 100_000 + 10 * codes + seed:08x}"
+    return record(
+        name,
+        seed,
+        **({"stage": "tokenizer", "ranked": True, "metrics": kept, "config": config, "hash": made} | changes),
+    )
+
+
+def swept_arrays(record: RunRecord, count: int = 24) -> dict[str, np.ndarray]:
+    """What such a run keeps, with the values of so many images."""
+    rng = np.random.default_rng(int(record.hash, 16))
+    quality, nominal, used = (
+        record.metrics[key].value or 0.0
+        for key in ("reconstruction/psnr_db", "bits/nominal_bits_per_image", "bits/marginal_bits_per_image")
+    )
+    if not nominal:
+        return arrays(record.name, record.seed, record.stage)
+    base = np.random.default_rng(1).normal(0, 3, count)
+    tokens = 2 ** np.arange(17)
+    steps = np.linspace(3, 600, 200)
+    return arrays("fsq", record.seed, "tokenizer") | {
+        "psnr_db": (quality + base - base.mean() + rng.normal(0, 0.5, count)).astype(np.float32),
+        "ssim": (0.6 + rng.normal(0, 0.02, count)).astype(np.float32),
+        "groups": np.arange(count),
+        "rarefaction_tokens": tokens,
+        "rarefaction_usage": (-np.expm1(-tokens / 2 ** (used / 64)) * used / nominal).astype(np.float32),
+        "loss_tokenizer": np.stack([steps, 10 / steps + rng.normal(0.03, 0.001, 200)], axis=1).astype(np.float32),
+    }
+
+
+def file(
+    record: RunRecord, results: Path, *, with_arrays: bool = True, kept: dict[str, np.ndarray] | None = None
+) -> Path:
+    """The path of the record, written under results/runs with the arrays `kept`, or else made-up ones."""
     runs = results / "runs"
     if with_arrays and record.status == "ok":
         name = record_file_name(record.name, record.seed, record.hash).replace(".json", ".npz")
-        digest = write_arrays(runs / name, arrays(record.name, record.seed, record.stage))
-        record = record.model_copy(update={"files": {name: digest}})
+        kept = arrays(record.name, record.seed, record.stage) if kept is None else kept
+        record = record.model_copy(update={"files": {name: write_arrays(runs / name, kept)}})
     return write_record(record, runs)
 
 

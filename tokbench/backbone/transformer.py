@@ -47,6 +47,8 @@ class Backbone(nn.Module):
             dim, width, bias=False
         )  # drawn last: the rest starts the same whatever the tokenizer's D
         nn.init.normal_(self.image.weight, std=dim**-0.5)
+        self.num_colours = grid[2] if len(grid) == 3 else 1
+        self.offset = nn.Embedding(self.num_colours, width) if dim == 1 else None
 
     def _initialise(self) -> None:
         """Normal matrices of deviation 1/sqrt(fan in); residual branches start at zero, text logits near zero.
@@ -99,9 +101,16 @@ class Backbone(nn.Module):
         mask = None if cache.visible is None else cache.visible[..., : cache.filled + x.shape[1]]
         return self(x, turn, mask=mask, causal=False, cache=cache)
 
-    def embed_image(self, latents: Tensor, shift: Tensor | None = None) -> Tensor:
-        """(B, N, E) of standardised z_q (B, N, D), with shift (B, E) added after the norm."""
-        x = self.image_norm(self.image(latents).float())
+    def embed_image(self, latents: Tensor, shift: Tensor | None = None, *, first: int = 0) -> Tensor:
+        """(B, N, E) of standardised z_q (B, N, D), with shift (B, E) added after the norm.
+
+        Tokens of one channel are told apart by their sign alone once they are normalised; they get an offset before it, one
+        a colour where the tokens are sub-pixels. `first` is the place of the first token in its image.
+        """
+        x = self.image(latents).float()
+        if self.offset is not None:
+            x = x + self.offset(torch.arange(first, first + x.shape[1], device=x.device) % self.num_colours)
+        x = self.image_norm(x)
         return x if shift is None else x + shift[:, None]
 
     def text_nats(self, states: Tensor, targets: Tensor) -> Tensor:

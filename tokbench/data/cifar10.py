@@ -6,9 +6,11 @@ Train and test share near duplicates (about 3 % of test).
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torchvision.datasets import CIFAR10
 
 from tokbench.data.common import check_counts, permutation, subset
@@ -16,6 +18,7 @@ from tokbench.interfaces import Dataset, Split
 
 VERSION = 1
 NUM_TRAINING, NUM_TEST, SIZE = 50_000, 10_000, 32
+HALF = SIZE // 2
 
 
 def load(
@@ -25,11 +28,13 @@ def load(
 
     The official training set is permuted by `seed`: its end is `validation`, its start `train`. None: all there are.
     `root` is the folder that holds `cifar-10-batches-py`; None downloads (170 MB, once) to $TOKBENCH_DATA or
-    ~/.cache/tokbench. Every image is its own group.
+    ~/.cache/tokbench. `size` 16: means of 2 x 2 pixels. Every image is its own group.
     """
     check_counts(num_train=num_train, num_validation=num_validation, num_test=num_test)
-    if size != SIZE:
-        raise ValueError(f"data.size must be {SIZE} for cifar10, got {size}")
+    if size not in (SIZE, HALF):
+        raise ValueError(
+            f"data.size must be {SIZE} for cifar10, got {size}; {HALF} is allowed too: means of 2 x 2 pixels"
+        )
     if (num_train or 1) + num_validation > NUM_TRAINING:
         raise ValueError(
             f"data.num_train + data.num_validation must be <= {NUM_TRAINING}, got {num_train or 1} + {num_validation}"
@@ -40,16 +45,27 @@ def load(
     names, training = read(folder, train=True, download=root is None)
     _, test = read(folder, train=False, download=False)
     kept, held = permutation(NUM_TRAINING, seed=seed).split([NUM_TRAINING - num_validation, num_validation])
-    test = subset(test, torch.arange(NUM_TEST)[:num_test])
+    parts = [
+        subset(training, kept[:num_train]),
+        subset(training, held),
+        subset(test, torch.arange(NUM_TEST)[:num_test]),
+    ]
+    if size == HALF:
+        parts = [replace(part, images=halved(part.images)) for part in parts]
     return Dataset(
         name="cifar10",
         ranked=True,
         class_names=names,
-        train=subset(training, kept[:num_train]),
-        validation=subset(training, held),
-        test=test,
-        generation=test,
+        train=parts[0],
+        validation=parts[1],
+        test=parts[2],
+        generation=parts[2],
     )
+
+
+def halved(images: Tensor) -> Tensor:
+    """(M, 3, H / 2, W / 2) uint8 means of 2 x 2 pixels of uint8 images (M, 3, H, W), rounded; halves go to the even value."""
+    return torch.cat([nn.functional.avg_pool2d(part.float(), 2).round().byte() for part in images.split(5000)])
 
 
 def cache() -> Path:

@@ -109,15 +109,21 @@ def _analytic(scheme: Scheme, space: TokenSpace, *, prompt: int) -> dict[str, fl
     backbone, n = scheme.backbone, space.num_tokens
     sizes = cost.Sizes(backbone.width, backbone.depth, space.dim)
     if isinstance(scheme, Causal):
-        (codes,) = space.codebook_sizes
-        flops = cost.causal_generation_flops(sizes, prompt=prompt, num_tokens=n, codebook_size=codes, guided=False)
+        flops = cost.causal_reading_flops(sizes, prompt=prompt, num_tokens=n) + n * scheme.head.flops
         passes = cost.causal_passes(n)
     else:
         flops = cost.denoise_generation_flops(sizes, prompt=prompt, num_tokens=n, steps=scheme.steps, guided=False)
-        flops += sum(2 * n * size * space.dim for size in space.codebook_sizes)  # the search for the nearest codes
+        flops += _snap_flops(space)
         passes = cost.denoise_passes(scheme.steps)
     cache = cost.kv_bytes(sizes, slots=prompt + n, rows=1, element_bytes=4)
     return {"generation_flops_analytic": flops, "passes": passes, "kv_cache_bytes": cache}
+
+
+def _snap_flops(space: TokenSpace) -> int:
+    """Of the search for one image's nearest codes; that of several codebooks is the tokenizer's own, and counted."""
+    if len(space.codebook_sizes) > 1 and (snap := space.snap) is not None:
+        return cost.counted_flops(lambda: snap(space.mean.expand(1, space.num_tokens, space.dim)))
+    return sum(2 * space.num_tokens * size * space.dim for size in space.codebook_sizes)
 
 
 def _timed(prefix: str, measure: Callable[[], Timings], *, per: int) -> tuple[Measures, float]:

@@ -27,6 +27,7 @@ class TokenizerResult:
     psnr_db: Tensor  # (M,)
     ssim: Tensor  # (M,)
     images: Tensor  # (M, 3, H, W) uint8
+    rarefaction: tuple[Tensor, Tensor] | None  # (P,) int64 tokens and (P,) usage of so many; None where continuous
 
 
 @torch.no_grad()
@@ -49,7 +50,7 @@ def evaluate_tokenizer(
     images = in_batches(len(split), batch, reconstruct, what="reconstruction")
     quality, measures = reconstruction_measures("", images, split, reference)
     measures |= _bits(tokenizer, codes, split)
-    return TokenizerResult(measures, *quality, images)
+    return TokenizerResult(measures, *quality, images, codes.rarefaction() if tokenizer.codebook_sizes else None)
 
 
 def reconstruction_measures(

@@ -1,6 +1,6 @@
 """A split as frozen, standardised tokens: encoded once, kept in memory.
 
-M images, N tokens, D channels, T text bytes.
+M images, N tokens, D channels, K stages or groups, T text bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class TokenTable:
     """All tokens of a split, row by row with its images."""
 
     z_q: Tensor  # (M, N, D) float32 in the tokenizer's units
-    indices: Tensor | None  # (M, N) int64
+    indices: Tensor | None  # (M, N) int64; (M, N, K) for K stages or groups
     text: Tensor  # (M, T) int64
     lengths: Tensor  # (M,) int64
 
@@ -60,5 +60,18 @@ def token_space(tokenizer: Tokenizer, table: TokenTable, *, size: int) -> TokenS
     values = table.z_q.flatten(0, 1).unflatten(1, (-1, tied))
     mean = values.mean(dim=(0, 2)).repeat_interleave(tied)
     std = values.transpose(1, 2).flatten(0, 1).std(dim=0).clamp_min(MIN_STD).repeat_interleave(tied)
-    shape, sizes = tokenizer.shape(size, size), tuple(tokenizer.codebook_sizes)
-    return TokenSpace(shape, tokenizer.dim, sizes, mean, std, tokenizer.indices_to_codes)
+    return space_of(tokenizer, mean, std, size=size)
+
+
+def space_of(tokenizer: Tokenizer, mean: Tensor, std: Tensor, *, size: int) -> TokenSpace:
+    """What schemes must know of the tokenizer for square images of `size`, given the statistics (D,) of its tokens."""
+    return TokenSpace(
+        shape=tokenizer.shape(size, size),
+        dim=tokenizer.dim,
+        codebook_sizes=tuple(tokenizer.codebook_sizes),
+        mean=mean,
+        std=std,
+        indices_to_codes=tokenizer.indices_to_codes,
+        factors=tuple(tuple(own) for own in getattr(tokenizer, "factors", ())),
+        snap=getattr(tokenizer, "snap", None),
+    )

@@ -1,6 +1,6 @@
 """Image tokens one at a time, each given the text and the tokens before it, as in Chameleon (arXiv:2405.09818).
 
-B images, N tokens an image, D channels a token, E width, T text bytes.
+B images, N tokens an image, D channels a token, K stages or groups a token, E width, T text bytes.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from torch import Generator, Tensor, nn
 
 from tokbench.backbone.sequence import Sequences, draw_rows, prompt, rows_of_one_kind, with_empty_captions
 from tokbench.backbone.transformer import Backbone
-from tokbench.heads.categorical import Categorical
-from tokbench.interfaces import Quantized, TokenBatch, TokenSpace
+from tokbench.interfaces import Head, Quantized, TokenBatch, TokenSpace
 
 VERSION = 1
 
@@ -28,7 +27,7 @@ class Causal(nn.Module):
         self,
         space: TokenSpace,
         backbone: Backbone,
-        head: Categorical,
+        head: Head,
         *,
         image_first: float,
         caption_dropout: float,
@@ -52,7 +51,7 @@ class Causal(nn.Module):
             generator=generator,
         )
         states = self.backbone.read(rows, batch.latents, bidirectional=False)
-        image = self.head.loss(_before_image(states, rows).flatten(0, 1), _indices(batch).flatten(), generator)
+        image = self.head.loss(_before_image(states, rows).flatten(0, 1), _indices(batch).flatten(0, 1), generator)
         return {"text": self.backbone.text_loss(states, rows.targets), "image": image.mean()}
 
     @torch.no_grad()
@@ -60,8 +59,8 @@ class Causal(nn.Module):
         """(B,) nats of the image tokens given the caption before them; exact."""
         rows = rows_of_one_kind(batch, self.space.num_tokens, image_first=False)
         states = _before_image(self.backbone.read(rows, batch.latents, bidirectional=False), rows)
-        indices = _indices(batch)
-        return self.head.loss(states.flatten(0, 1), indices.flatten(), None).view_as(indices).sum(dim=1)
+        nats = self.head.loss(states.flatten(0, 1), _indices(batch).flatten(0, 1), None)
+        return nats.view(states.shape[:2]).sum(dim=1)
 
     @torch.no_grad()
     def caption_nll(self, batch: TokenBatch) -> Tensor:
@@ -76,6 +75,7 @@ class Causal(nn.Module):
     ) -> Quantized:
         """One image a caption (B, T), in N passes; without the cache each pass reads the whole row again.
 
+        Indices are (B, N), or (B, N, K): the head draws all K of a token before the next pass.
         The tokens are the same either way. At guidance 1 the unconditional half of the batch does not exist.
         """
         guided = guidance != 1
@@ -116,7 +116,8 @@ class _Cached:
         """(B, E): the state after one more image token (B, 1, D)."""
         cos, sin = (part[:, :, self.count : self.count + 1] for part in self.turn)
         self.count += 1
-        return self.backbone.extend(self.cache, self.backbone.embed_image(latents), (cos, sin))[:, 0]
+        x = self.backbone.embed_image(latents, first=self.count - 1)
+        return self.backbone.extend(self.cache, x, (cos, sin))[:, 0]
 
 
 class _Recomputed:
@@ -147,6 +148,7 @@ class _Recomputed:
 
 
 def _indices(batch: TokenBatch) -> Tensor:
+    """(B, N) or (B, N, K)."""
     if batch.indices is None:
         raise ValueError("scheme 'causal' needs batch.indices, got None: the tokenizer is continuous")
     return batch.indices

@@ -41,10 +41,10 @@ class Denoise(nn.Module):
     ) -> None:
         """Names of `tokbench.diffusion`; `steps` passes of the sampler; rows are drawn as in `Causal`."""
         super().__init__()
-        if len(space.codebook_sizes) > 1:
+        if len(space.codebook_sizes) > 1 and space.snap is None:
             raise ValueError(
-                f"scheme 'denoise' snaps samples to one codebook, but the tokenizer has {len(space.codebook_sizes)} "
-                f"{space.codebook_sizes}: stages and groups are not supported yet"
+                f"scheme 'denoise' needs the tokenizer's own snap for codebook_sizes = {space.codebook_sizes}: "
+                "give it (or its quantizer) a method snap, (B, N, D) to (B, N, K) int64"
             )
         if steps < 1:
             raise ValueError(f"steps must be >= 1, got {steps}")
@@ -136,9 +136,13 @@ class Denoise(nn.Module):
         return self.time(time_embedding(time, self.backbone.width))
 
     def _finish(self, z: Tensor) -> Quantized:
-        """The sample (B, N, D) itself if the tokenizer is continuous, else its nearest codes of all V."""
+        """The sample (B, N, D) itself if the tokenizer is continuous, else its nearest codes of all V, or of its stages."""
         if not self.space.codebook_sizes:
             return Quantized(z, None, {})
+        if len(self.space.codebook_sizes) > 1:
+            assert self.space.snap is not None
+            indices = self.space.snap(z)
+            return Quantized(self.space.indices_to_codes(indices), indices, {})
         every = torch.arange(self.space.codebook_sizes[0], device=z.device)
         indices = nearest_code(z, self.space.indices_to_codes(every[None])[0])
         return Quantized(self.space.indices_to_codes(indices), indices, {})

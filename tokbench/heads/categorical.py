@@ -1,13 +1,14 @@
-"""The softmax over a codebook: the head of every discrete tokenizer. M tokens, E width, V codes."""
+"""The softmax over a codebook: the head of a tokenizer with one. M tokens, E width, V codes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
+
+from tokbench.heads.sampling import check_discrete, draw, guided
 
 VERSION = 1
 
@@ -21,20 +22,20 @@ class Categorical(nn.Module):
     def __init__(self, *, width: int, codebook_sizes: Sequence[int], top_p: float) -> None:
         """`top_p` in (0, 1]: sampling keeps the smallest set of codes with at least that mass (arXiv:1904.09751)."""
         super().__init__()
-        if not codebook_sizes:
-            raise ValueError(
-                "head 'categorical' needs indices, but the tokenizer is continuous; use generation=transfusion"
-            )
+        check_discrete("categorical", codebook_sizes, top_p)
         if len(codebook_sizes) > 1:
             raise ValueError(
                 f"head 'categorical' reads one codebook, but the tokenizer has {len(codebook_sizes)} "
-                f"{tuple(codebook_sizes)}: stages and groups are not supported yet; use a quantizer of one codebook"
+                f"{tuple(codebook_sizes)}; use generation=causal_factorised"
             )
-        if not 0 < top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1], got {top_p}")
         self.top_p = top_p
         self.logits = nn.Linear(width, codebook_sizes[0], bias=False)
         nn.init.normal_(self.logits.weight, std=0.02)
+
+    @property
+    def flops(self) -> int:
+        """Of one token's distribution, 2 x multiply-accumulates: 2 E V."""
+        return 2 * self.logits.in_features * self.logits.out_features
 
     def loss(self, h: Tensor, target: Tensor, generator: Generator | None) -> Tensor:
         """(M,) nats of target (M,) int64 given states (M, E); the generator is not used."""
@@ -44,21 +45,6 @@ class Categorical(nn.Module):
         self, h: Tensor, *, h_uncond: Tensor | None, guidance: float, temperature: float, generator: Generator
     ) -> Tensor:
         """(M,) int64 drawn given states (M, E): guidance on logits, then temperature (0: the likeliest), then top-p."""
-        logits = self.logits(h).float()
-        if h_uncond is not None:
-            without = self.logits(h_uncond).float()
-            logits = without + guidance * (logits - without)
-        if temperature == 0:
-            return logits.argmax(dim=-1)
-        probabilities = (logits / temperature).softmax(dim=-1)
-        if self.top_p < 1:
-            probabilities = nucleus(probabilities, self.top_p)
-        waits = torch.empty(probabilities.shape, device=generator.device).exponential_(generator=generator)
-        return (probabilities / waits.to(h.device)).argmax(dim=-1)  # the first of V exponential clocks
-
-
-def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """(M, V) with all but the smallest set of at least `top_p` mass set to zero; not renormalised."""
-    ordered, order = probabilities.sort(dim=-1, descending=True)
-    outside = ordered.cumsum(dim=-1) - ordered >= top_p
-    return torch.zeros_like(probabilities).scatter(-1, order, ordered.masked_fill(outside, 0))
+        without = None if h_uncond is None else self.logits(h_uncond).float()
+        logits = guided(self.logits(h).float(), without, guidance)
+        return draw(logits, temperature=temperature, top_p=self.top_p, generator=generator)

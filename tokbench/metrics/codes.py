@@ -36,6 +36,30 @@ def usage_cap(num_tokens: int, size: int) -> float:
     return -math.expm1(-num_tokens / size)
 
 
+def rarefaction(counts: Tensor, sizes: Tensor) -> Tensor:
+    """(P,) float64 usage expected of sizes (P,) tokens drawn without replacement from the N counted (V,).
+
+    Exactly: sum_v (1 - C(N - c_v, n) / C(N, n)) / V (Hurlbert 1971, doi:10.2307/1934145); 1 / V at n = 1, `usage` at N.
+    """
+    _check_counts(counts)
+    total = int(counts.sum())
+    if sizes.min() < 1 or sizes.max() > total:
+        raise ValueError(f"sizes must be in [1, {total}], got {int(sizes.min())} to {int(sizes.max())}")
+    kinds, codes = torch.unique(counts, return_counts=True)
+    c, n = kinds[:, None], sizes.to(kinds)
+    left = total - c - n  # the tokens of other codes beside the sample; < 0: no sample leaves the code out
+    logs = [_log_factorial(x) for x in (total - c, left.clamp_min(0), total - n, torch.full_like(n, total))]
+    seen = -torch.expm1((logs[0] - logs[1] + (logs[2] - logs[3])).clamp_max(0))
+    seen = torch.where(left < 0, 1.0, seen)
+    return codes.double() @ seen / len(counts)
+
+
+def rarefaction_sizes(num_tokens: int) -> Tensor:
+    """(P,) int64: the powers of two up to num_tokens, and num_tokens."""
+    powers = [2**k for k in range(num_tokens.bit_length())]
+    return torch.tensor(powers if powers[-1] == num_tokens else [*powers, num_tokens])
+
+
 def plugin_entropy_bits(counts: Tensor) -> float:
     """-sum p log2 p in bits of p = counts / N; biased low."""
     _check_counts(counts)
@@ -107,6 +131,11 @@ class CodeStatistics(Metric):
         """K tensors (V_k,) of int64."""
         return [getattr(self, f"counts_{stage}") for stage in range(len(self.codebook_sizes))]
 
+    def rarefaction(self) -> tuple[Tensor, Tensor]:
+        """(P,) int64 numbers of tokens and (P,) float64 usage expected of so many, mean over stages."""
+        sizes = rarefaction_sizes(int(self.num_tokens))
+        return sizes, torch.stack([rarefaction(counts.cpu(), sizes) for counts in self.counts]).mean(dim=0)
+
     def compute(self) -> Mapping[str, float]:
         """Named numbers, as the class says."""
         num_tokens = int(self.num_tokens)
@@ -135,6 +164,10 @@ def _latent_sums(z: Tensor, z_q: Tensor) -> Tensor:
     z, z_q = z.detach().double(), z_q.detach().double()
     norms = [torch.linalg.vector_norm(value, dim=-1).sum() for value in (z, z_q)]
     return torch.stack([(z - z_q).square().sum(), z.square().sum(), *norms])
+
+
+def _log_factorial(n: Tensor) -> Tensor:
+    return torch.lgamma(n.double() + 1)
 
 
 def _ratio(error: float, energy: float) -> float:

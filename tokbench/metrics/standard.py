@@ -16,7 +16,9 @@ VERSION = 1
 RANDOM_SEED = 0  # of random64's weights
 RANDOM_MINIMUM = 5000  # images below which an unpaired distance on random64 is not given
 SLICES, SLICES_SEED = 128, 0
-UNDERSTANDING_VERSION = LIKELIHOOD_VERSION = 1
+FLIP_SHARES = {1: 0.01, 10: 0.1}  # percent to share of the tokens replaced
+FLIP_IMAGES, FLIP_SEED = 1000, 0
+UNDERSTANDING_VERSION = LIKELIHOOD_VERSION = ROBUSTNESS_VERSION = 1
 
 _FRECHET = "Fréchet distance in float64; NA where images <= features"
 _CLASSIFIER = "64 features of a small classifier trained on the training split's originals (sha256 in the record)"
@@ -44,6 +46,16 @@ _RECONSTRUCTION = group(
     {
         ("fd_classifier", "rFD classifier", "", "down"): f"{_FRECHET}; {_PAIRED}; {_CLASSIFIER}",
         ("fd_random64", "rFD random64", "", "down"): f"{_FRECHET}; {_PAIRED}; {_RANDOM}; not FID",
+    },
+)
+_ROBUSTNESS = group(
+    "reconstruction",
+    ROBUSTNESS_VERSION,
+    {
+        (f"psnr_lost_{percent}_percent", f"PSNR lost at {percent} %", "dB", None): (
+            f"mean over at most {FLIP_IMAGES} test images of PSNR minus PSNR with round({share:g} n) of all their n tokens, drawn without replacement (seed {FLIP_SEED}), each replaced by another code, uniformly, in every stage; NA if continuous"
+        )
+        for percent, share in FLIP_SHARES.items()
     },
 )
 _BITS = group(
@@ -130,5 +142,5 @@ _UNDERSTANDING = group(
     },
 )
 STANDARD: Mapping[str, Definition] = (
-    _IMAGES | _RECONSTRUCTION | _BITS | _LIKELIHOOD | _GENERATION | _UNDERSTANDING | COST | TRAINING
+    _IMAGES | _RECONSTRUCTION | _ROBUSTNESS | _BITS | _LIKELIHOOD | _GENERATION | _UNDERSTANDING | COST | TRAINING
 )

@@ -60,7 +60,7 @@ class ResidualQuantizer(nn.Module):
         losses: dict[str, Tensor] = {}
         for stage in self.stages:
             quantized = stage(residual)
-            codes.append(stage.indices_to_codes(quantized.indices).detach())
+            codes.append(quantized.z_q.detach())  # not looked up again: running means have moved the codebook since
             indices.append(quantized.indices)
             losses = {name: losses.get(name, 0.0) + loss for name, loss in quantized.losses.items()}
             residual = residual - codes[-1]

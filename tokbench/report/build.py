@@ -8,9 +8,10 @@ from pathlib import Path
 from tokbench.records import read_records, write_whole
 from tokbench.report.formatting import markdown_table
 from tokbench.report.groups import Group, group_records
-from tokbench.report.headline import headline
+from tokbench.report.headline import readme_block
 from tokbench.report.page import render_page
 from tokbench.report.pictures import draw_pictures
+from tokbench.report.quantizers import PAGE, build_quantizers
 from tokbench.report.tidy import tidy
 from tokbench.report.view import View
 
@@ -21,6 +22,7 @@ its arrays. Rows of different data, budgets or versions of what measured them ne
 """
 
 
+QUANTIZERS = f"Quantizers over their codebook sizes, by the bits that their tokens carry: [{PAGE}]({PAGE})."
 BEGIN, END = "<!-- results: written by make tables -->", "<!-- end of results -->"
 
 
@@ -30,21 +32,23 @@ def update_readme(readme: Path, results: Path) -> bool:
     if BEGIN not in text or END not in text:
         return False
     before, rest = text.split(BEGIN)
-    write_whole(readme, f"{before}{BEGIN}\n{headline(results)}{END}{rest.split(END)[1]}".encode())
+    write_whole(readme, f"{before}{BEGIN}\n{readme_block(results)}{END}{rest.split(END)[1]}".encode())
     return True
 
 
 def build_report(results: Path) -> list[Path]:
-    """The files written into results: a page, a CSV and pictures for each group, and the index; [] without records."""
+    """The files written into results: each group's page, CSV and pictures, that of quantizers, the index; [] without records."""
     results = Path(results)
     runs = results / "runs"
     groups = group_records(read_records(runs)) if runs.is_dir() else []
     if not groups:
         return []
-    written = [_build_group(View(group, runs), results) for group in groups]
+    views = [View(group, runs) for group in groups]
+    written = [_build_group(view, results) for view in views]
+    compared = build_quantizers(views, results)
     index = results / "README.md"
-    write_whole(index, _index(groups, written).encode())
-    return [index, *(path for paths in written for path in paths)]
+    write_whole(index, _index(groups, written, compared).encode())
+    return [index, *(path for paths in written for path in paths), *compared]
 
 
 def _build_group(view: View, results: Path) -> list[Path]:
@@ -55,7 +59,7 @@ def _build_group(view: View, results: Path) -> list[Path]:
     return [page, table, *pictures]
 
 
-def _index(groups: Sequence[Group], written: Sequence[Sequence[Path]]) -> str:
+def _index(groups: Sequence[Group], written: Sequence[Sequence[Path]], compared: Sequence[Path]) -> str:
     lines = []
     for group, paths in zip(groups, written, strict=True):
         record = group.any_record
@@ -65,4 +69,5 @@ def _index(groups: Sequence[Group], written: Sequence[Sequence[Path]]) -> str:
         counts = [str(len(group.records)), str(len(group.failed)), "yes" if group.ranked else "no"]
         lines.append([page, record.budget, ", ".join(names) or "none", *counts, links])
     table = markdown_table(["page", "budget", "tokenizers", "runs", "failed", "ranked", "files"], lines, words=True)
-    return "\n".join([INDEX, *table]) + "\n"
+    quantizers = ["", QUANTIZERS] if compared else []
+    return "\n".join([INDEX, *table, *quantizers]) + "\n"

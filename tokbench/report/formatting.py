@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import floor, log10
 
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+LISTED = 10  # names in a sentence
 EMPTY = "–"  # a baseline or block to which a measure does not apply
 
 
@@ -74,6 +75,11 @@ def _decimals(value: float, *, whole: bool) -> int:
 
 def _fixed(value: float, decimals: int) -> str:
     return f"{value:.2e}" if 0 < abs(value) < 0.5 * 10**-6 else f"{value:,.{decimals}f}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b, c`, or the first ten names and how many more there are."""
+    return ", ".join([*names[:LISTED], *([f"and {len(names) - LISTED} more"] if len(names) > LISTED else [])])
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False) -> list[str]:

@@ -56,22 +56,6 @@ def _moment(record: RunRecord) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _comparable(record: RunRecord, group: Sequence[RunRecord]) -> bool:
-    """False where the images, the judges, or the version of a room or measure they share differ, or the same run is there."""
-    return all(
-        record.data.fingerprints == other.data.fingerprints
-        and all(other.versions.get(room, version) == version for room, version in record.versions.items())
-        and all(other.metrics[key].protocol == record.metrics[key].protocol for key in _shared_keys(record, other))
-        and _judges(record) == _judges(other)
-        and _identity(record) != _identity(other)
-        for other in group
-    )
-
-
-def _shared_keys(record: RunRecord, other: RunRecord) -> set[str]:
-    return record.metrics.keys() & other.metrics.keys()
-
-
 def _judges(record: RunRecord) -> dict[str, object]:
     """Which weights stand behind the distances."""
     return {key: value for key, value in record.environment.items() if key.endswith("_weights_sha256")}
@@ -81,16 +65,44 @@ def _identity(record: RunRecord) -> tuple[str, int, str]:
     return record.name, record.seed, settings(record)
 
 
+class _Part:
+    """Records that may share a table, and what a further one must agree with."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.records: list[RunRecord] = []
+        self.images, self.judges = record.data.fingerprints, _judges(record)
+        self.versions: dict[str, int] = {}
+        self.protocols: dict[str, str] = {}
+        self.runs: set[tuple[str, int, str]] = set()
+        self.add(record)
+
+    def add(self, record: RunRecord) -> None:
+        self.records.append(record)
+        self.versions |= record.versions
+        self.protocols |= {key: measure.protocol for key, measure in record.metrics.items()}
+        self.runs.add(_identity(record))
+
+    def comparable(self, record: RunRecord) -> bool:
+        """False where the images, the judges, or the version of a room or measure they share differ, or the same run is here."""
+        return (
+            record.data.fingerprints == self.images
+            and all(self.versions.get(room, version) == version for room, version in record.versions.items())
+            and all(self.protocols.get(key, m.protocol) == m.protocol for key, m in record.metrics.items())
+            and _judges(record) == self.judges
+            and _identity(record) not in self.runs
+        )
+
+
 def _partition(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
     """Sets of comparable records, the set of the newest record first."""
-    parts: list[list[RunRecord]] = []
+    parts: list[_Part] = []
     for record in newest_first(records):
-        home = next((part for part in parts if _comparable(record, part)), None)
+        home = next((part for part in parts if part.comparable(record)), None)
         if home is None:
-            parts.append([record])
+            parts.append(_Part(record))
         else:
-            home.append(record)
-    return parts
+            home.add(record)
+    return [part.records for part in parts]
 
 
 def _digest(records: Sequence[RunRecord]) -> str:

@@ -1,4 +1,4 @@
-"""The one table that a sweep ends with."""
+"""The one table that a sweep ends with, and what README shows in its place where it would be too long."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from tokbench.records import read_records
 from tokbench.report.columns import Column, show, value
 from tokbench.report.formatting import markdown_table
 from tokbench.report.groups import group_records, plain_stem
+from tokbench.report.methods import is_sweep
+from tokbench.report.quantizers import PAGE, quality_plot
 from tokbench.report.rows import Row, summarize
 from tokbench.report.view import View
 
@@ -31,17 +33,42 @@ COLUMNS = (
 
 def headline(results: Path) -> str:
     """Markdown: one line a tokenizer for the newest group of each data set and budget; "" without records."""
+    return "\n".join(_table(view) for view in _newest(results))
+
+
+def readme_block(results: Path) -> str:
+    """The headline, but of groups that compare quantizers and generate nothing a link and a plot; `results` beside README."""
+    return "\n".join(
+        _link(view, results.name) if is_sweep(view.group) and not _generates(view) else _table(view)
+        for view in _newest(results)
+    )
+
+
+def _newest(results: Path) -> list[View]:
     runs = Path(results) / "runs"
     groups = group_records(read_records(runs)) if runs.is_dir() else []
-    newest = [group for group in groups if group.records and group.stem == plain_stem(group.any_record)]
-    return "\n".join(_part(View(group, runs)) for group in newest)
+    return [View(group, runs) for group in groups if group.records and group.stem == plain_stem(group.any_record)]
 
 
-def _part(view: View) -> str:
+def _generates(view: View) -> bool:
+    return any(record.blocks for record in view.group.records)
+
+
+def _link(view: View, folder: str) -> str:
+    names = {record.name for record in view.group.records}
+    what = f"**{view.group.stem}** ({len(names)} tokenizers, {len(view.rows)} rows, {_seeds(view)})"
+    plot = f"![PSNR against used bits of each quantizer]({folder}/{quality_plot(view.group.stem)})"
+    return f"{what}: PSNR at equal used bits, usage, robustness: [{PAGE}]({folder}/{PAGE})\n\n{plot}\n"
+
+
+def _seeds(view: View) -> str:
+    seeds = sorted({len(row.records) for row in view.rows})
+    return f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed" + "s" * (seeds[0] > 1)
+
+
+def _table(view: View) -> str:
     columns = [column for column in COLUMNS if column.present(view)]
     rows = [[row.label, *(column.cell(view, row, column) for column in columns)] for row in view.rows]
-    seeds = sorted({len(row.records) for row in view.rows})
-    count = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed" + "s" * (seeds[0] > 1)
     demo = "" if view.group.ranked else ", demo, unranked"
     table = markdown_table(["tokenizer", *(column.heading(view) for column in columns)], rows)
-    return "\n".join([f"**{view.group.stem}** ({count}{demo})", "", *table, ""])
+    return "\n".join([f"**{view.group.stem}** ({_seeds(view)}{demo})", "", *table, ""])

@@ -15,6 +15,7 @@ _COLLAPSE = (
     "None of these is an achievement by itself: a collapsed codebook also lowers entropy and error. They are read"
     " together with the reconstruction."
 )
+_FLIPPED = "No achievement by itself: codes that hardly differ, or that the decoder hardly reads, are safe to replace."
 _NATIVE = (
     "Never ranked, and never compared with the common table: another scheme gives another cost and another likelihood."
 )
@@ -84,6 +85,14 @@ MODEL_BITS = Layout(
     ),
     (_COLLAPSE,),
 )
+ROBUSTNESS = Layout(
+    "Robustness",
+    (
+        Column("PSNR lost at 1 %", "reconstruction/psnr_lost_1_percent", value),
+        Column("PSNR lost at 10 %", "reconstruction/psnr_lost_10_percent", value),
+    ),
+    (f"Of the tokens replaced by another code, at random. {_FLIPPED}",),
+)
 _TOKENIZER_COST = (
     Column("parameters", "cost/tokenizer_parameters", value),
     Column("training", "cost/tokenizer_training_flops", value),
@@ -142,7 +151,7 @@ def _training(at: str, name: str) -> tuple[Column, ...]:
 
 
 SECTIONS = (
-    Section("Reconstruction and bits", (RECONSTRUCTION, BITS)),
+    Section("Reconstruction and bits", (RECONSTRUCTION, BITS, ROBUSTNESS)),
     Section(
         "Generation, common: one scheme for all",
         (

@@ -10,9 +10,12 @@ from tokbench.records import parse_key
 from tokbench.report.definitions import definition
 from tokbench.report.formatting import markdown_table
 from tokbench.report.layouts import SECTIONS, Section
+from tokbench.report.pictures import left_out
 from tokbench.report.ranking import why_unranked
 from tokbench.report.tables import NOTHING, differences, table
 from tokbench.report.view import View
+
+FEWER = "Too many rows for a picture: it has one of each name, of the V that most methods share where there is one."
 
 
 def render_page(view: View, pictures: Sequence[Path]) -> str:
@@ -23,6 +26,7 @@ def render_page(view: View, pictures: Sequence[Path]) -> str:
     for place, (title, body) in enumerate(sections, 1):
         lines += [f"## {place}. {title}", "", *body, ""]
     lines += ["## Pictures", ""] if pictures else []
+    lines += [FEWER, ""] if pictures and left_out(view) else []
     for picture in pictures:
         lines += [f"![{picture.stem}]({picture.name})", ""]
     return "\n".join([*lines, "## How these were measured", "", *protocols(view), *versions(view)]) + "\n"

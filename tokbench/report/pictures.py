@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tokbench.records import write_whole
+from tokbench.report.methods import by_size, make_methods, shared_size
+from tokbench.report.rows import Row
 from tokbench.report.view import View
 
 COLUMNS = 8  # images in a row
@@ -26,6 +28,7 @@ TITLE_PIXELS = 42
 CAPTION_PIXELS = 46
 CAPTION_LETTERS = 13  # a line
 LABEL_LETTERS = 28
+MOST_ROWS = 24  # of a group in a picture
 
 _log = logging.getLogger(__name__)
 
@@ -45,10 +48,28 @@ def mean_psnr_db(images: Pixels, originals: Pixels) -> float:
     return float(np.minimum(10 * np.log10(255**2 / np.maximum(error, 1e-12)), 100.0).mean())
 
 
+def pictured(view: View) -> list[Row]:
+    """All rows where they are few; else the first names' rows, one of each, of the V that most methods share if it has it."""
+    if len(view.rows) <= MOST_ROWS:
+        return view.rows
+    sizes = by_size(make_methods(view.rows))
+    shared = {point.row.label for _, point in shared_size(sizes).points} if sizes else set()
+    chosen: dict[str, Row] = {}
+    for row in sorted(view.rows, key=lambda row: row.label not in shared):
+        chosen.setdefault(row.records[0].name, row)
+    return [row for row in view.rows if chosen[row.records[0].name] is row][:MOST_ROWS]
+
+
+def left_out(view: View) -> str:
+    """What the pictures lack, for a title; "" where they have all rows."""
+    shown, count = len(pictured(view)), len(view.rows)
+    return f" ({shown} of {count} rows, one of a name)" if shown < count else ""
+
+
 def reconstruction_strips(view: View) -> list[Strip]:
-    """The originals, then each row's reconstructions and their error map, of its first seed with arrays."""
+    """The originals, then the pictured rows' reconstructions and error maps, of the first seed with arrays."""
     strips: list[Strip] = []
-    for row in view.rows:
+    for row in pictured(view):
         found = (view.arrays(record) for record in row.records)
         arrays = next((a for a in found if {"originals", "reconstructions"} <= a.keys()), None)
         if arrays is None:
@@ -65,13 +86,13 @@ def reconstruction_strips(view: View) -> list[Strip]:
 
 
 def sample_strips(view: View) -> tuple[list[Strip], list[str]]:
-    """Each row's samples in each block, of its first seed that has them, and the captions they were drawn for.
+    """The pictured rows' samples in each block, of the first seed that has them, and the captions they were drawn for.
 
     A native scheme that is the common one is not shown twice.
     """
     strips: list[Strip] = []
     captions: list[str] = []
-    for row in view.rows:
+    for row in pictured(view):
         for block in ("common", "native"):
             name = f"samples_{block}"
             found = next(((r, a) for r in row.records if name in (a := view.arrays(r))), None)
@@ -109,6 +130,11 @@ def draw(path: Path, strips: Sequence[Strip], *, title: str, captions: Sequence[
         down = top + cell * line
         write(LABEL_PIXELS - 10, down + cell / 2, _wrap(label, LABEL_LETTERS), fontsize=7, ha="right", va="center")
         figure.figimage(_mosaic(images, cell), LABEL_PIXELS, height - down - cell)
+    return save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """The path of the PNG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     write_whole(path, buffer.getvalue())
@@ -143,10 +169,10 @@ def draw_pictures(view: View, folder: Path) -> list[Path]:
     paths: list[Path] = []
     stem = view.group.stem
     if strips := reconstruction_strips(view):
-        title = f"{stem}: reconstruction of the same test images"
+        title = f"{stem}: reconstruction of the same test images{left_out(view)}"
         paths.append(draw(folder / f"{stem}-reconstruction.png", strips, title=title))
     samples, captions = sample_strips(view)
     if samples:
-        title = f"{stem}: samples for the captions above each column, not selected"
+        title = f"{stem}: samples for the captions above each column, not selected{left_out(view)}"
         paths.append(draw(folder / f"{stem}-samples.png", samples, title=title, captions=captions))
     return paths

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokbench.report.definitions import direction
+from tokbench.report.formatting import listed
 from tokbench.report.rows import Row, summarize
 from tokbench.report.view import View
 
@@ -20,7 +21,7 @@ def why_unranked(view: View) -> str | None:
         return "Not ranked: the data are a demonstration."
     few = [row.label for row in view.rows if len(row.records) < MIN_SEEDS]
     if few:
-        return f"Not ranked: fewer than three seeds ({', '.join(few)})."
+        return f"Not ranked: fewer than three seeds ({listed(few)})."
     return None
 
 
@@ -30,6 +31,13 @@ def winners(view: View, key: str, *, peers: str, array: str | None) -> set[str]:
     A lead counts where the paired interval of the per-image array leaves out 0, or, without an array, where both the
     value and its distance to the next exceed three noise floors. No lead, no winner.
     """
+    asked = (key, peers, array)
+    if asked not in view.winners:
+        view.winners[asked] = _winners(view, *asked)
+    return view.winners[asked]
+
+
+def _winners(view: View, key: str, peers: str, array: str | None) -> set[str]:
     way = direction(key)
     if way is None or why_unranked(view):
         return set()

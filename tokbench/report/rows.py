@@ -13,6 +13,8 @@ from tokbench.records import RunRecord
 from tokbench.report.groups import settings
 
 MAX_DIFFERENCES = 3  # settings shown in a label
+IMPORTANT = ("quantizer", "tokenizer", "budget", "data")  # in this order, before the rest
+NAMES = ("choices.", "name")  # of options: the values they stand for differ too
 
 
 @dataclass(frozen=True)
@@ -61,22 +63,31 @@ def make_rows(records: Iterable[RunRecord]) -> list[Row]:
         by_name[record.name][settings(record)].append(record)
     rows: list[Row] = []
     for name, variants in sorted(by_name.items()):
-        labels = _labels(name, [json.loads(text) for text in variants])
-        rows += [Row(label, tuple(runs)) for label, runs in zip(labels, variants.values(), strict=True)]
+        found = labels(name, [json.loads(text) for text in variants])
+        rows += [Row(label, tuple(runs)) for label, runs in zip(found, variants.values(), strict=True)]
     return rows
 
 
-def _labels(name: str, configs: Sequence[dict[str, Any]]) -> list[str]:
-    """The name alone for a single configuration, otherwise followed by the values that differ."""
+def labels(name: str, configs: Sequence[dict[str, Any]]) -> list[str]:
+    """The name alone for a single configuration, otherwise followed by the values that differ, the quantizer's first.
+
+    The names of the options they come from are told only where nothing else differs.
+    """
     if len(configs) == 1:
         return [name]
     flat = [flatten(config) for config in configs]
-    keys = sorted({key for config in flat for key in config})
+    keys = sorted({key for config in flat for key in config}, key=_importance)
     differing = [key for key in keys if len({json.dumps(config.get(key)) for config in flat}) > 1]
-    labels = [f"{name} ({_differences(config, differing)})" for config in flat]
-    if len(set(labels)) < len(labels):  # they differ beyond the settings shown
-        labels = [f"{label} #{number}" for number, label in enumerate(labels, 1)]
-    return labels
+    telling = [key for key in differing if not key.startswith(NAMES)] or differing
+    found = [f"{name} ({_differences(config, telling)})" for config in flat]
+    if len(set(found)) < len(found):  # they differ beyond the settings shown
+        found = [f"{label} #{number}" for number, label in enumerate(found, 1)]
+    return found
+
+
+def _importance(key: str) -> tuple[int, str]:
+    part = key.split(".")[0]
+    return IMPORTANT.index(part) if part in IMPORTANT else len(IMPORTANT), key
 
 
 def _differences(config: Mapping[str, Any], keys: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tokbench.metrics.statistics import Difference
 from tokbench.report.columns import Column, floor
-from tokbench.report.formatting import EMPTY, markdown_table, number
+from tokbench.report.formatting import EMPTY, listed, markdown_table, number
 from tokbench.report.layouts import Layout
 from tokbench.report.rows import Row
 from tokbench.report.view import View
@@ -52,7 +52,7 @@ def table(view: View, layout: Layout) -> list[str]:
         *layout.notes,
         *([FLOOR] if any(column.cell is floor for column in kept) else []),
         *([BOLD] if any("**" in text for texts in kept.values() for text in texts) else []),
-        *([f"Not measured: {', '.join(left_out)}."] if left_out else []),
+        *([f"Not measured: {listed(left_out)}."] if left_out else []),
     ]
     return [*lines, *(line for note in notes for line in ("", note))]
 

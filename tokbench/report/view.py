@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from tokbench.metrics.statistics import Difference, bootstrap_interval, paired_difference
+from tokbench.metrics.statistics import Difference, paired_difference
 from tokbench.records import RunRecord, parse_key, read_arrays
+from tokbench.report.bootstrap import bootstrap_means, central
 from tokbench.report.groups import Group
 from tokbench.report.rows import Row, Summary, make_rows, summarize
 
@@ -28,7 +30,9 @@ class View:
     group: Group
     folder: Path
     _arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    winners: dict[tuple[str, str, str | None], set[str]] = field(default_factory=dict)  # kept by the ranking
     _differences: dict[tuple[str, str, str], tuple[Difference, int] | None] = field(default_factory=dict)
+    _means: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -61,11 +65,23 @@ class View:
 
     def interval(self, row: Row, name: str) -> tuple[float, float] | None:
         """The bootstrap interval of the mean over seeds and images; None without arrays or with a single cluster."""
-        values = self.per_image(row, name)
-        if not values or len(np.unique(self.clusters(row))) < 2:
-            return None
-        table = np.stack(list(values.values()))
-        return bootstrap_interval(table, self.clusters(row), resamples=RESAMPLES, level=LEVEL, seed=BOOTSTRAP_SEED)
+        means = self._bootstrapped(name).get(row.label)
+        return None if means is None else central(means, level=LEVEL)
+
+    def _bootstrapped(self, name: str) -> dict[str, np.ndarray]:
+        """Row label to (R,) bootstrap means of an array; without the rows that lack it or have a single cluster."""
+        if name not in self._means:
+            stacks: dict[tuple[int, bytes], list[Row]] = defaultdict(list)
+            for row in self.rows:
+                values = self.per_image(row, name)
+                if values and len(np.unique(self.clusters(row))) > 1:
+                    stacks[len(values), self.clusters(row).tobytes()].append(row)
+            self._means[name] = {}
+            for rows in stacks.values():
+                tables = [np.stack(list(self.per_image(row, name).values())) for row in rows]
+                means = bootstrap_means(tables, self.clusters(rows[0]), resamples=RESAMPLES, seed=BOOTSTRAP_SEED)
+                self._means[name] |= {row.label: found for row, found in zip(rows, means, strict=True)}
+        return self._means[name]
 
     def difference(self, row: Row, reference: Row, name: str) -> tuple[Difference, int] | None:
         """row - reference on the same images and seeds, and the number of those seeds; None where there are none."""
@@ -82,6 +98,10 @@ class View:
         if not np.array_equal(self.clusters(row), self.clusters(reference)):
             raise ValueError(f"{row.label} and {reference.label} must share their test images, but their groups differ")
         a, b = (np.stack([values[seed] for seed in seeds]) for values in (mine, others))
+        if mine.keys() == others.keys():  # the same draws for both, already made
+            means = self._bootstrapped(name)
+            low, high = central(means[row.label] - means[reference.label], level=LEVEL)
+            return Difference(float((a - b).mean()), low, high, separable=low > 0 or high < 0), len(seeds)
         clusters = self.clusters(row)
         found = paired_difference(a, b, clusters, resamples=RESAMPLES, level=LEVEL, seed=BOOTSTRAP_SEED)
         return found, len(seeds)

@@ -6,7 +6,7 @@ residual blocks, depth-to-space -> (B, 3, H, W). N = (H / factor) (W / factor); 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -53,6 +53,16 @@ class Autoencoder(nn.Module):
         """The quantizer's."""
         return self.quantizer.loss_weights
 
+    @property
+    def factors(self) -> tuple[tuple[int, ...], ...]:
+        """The quantizer's: radices of the digits of each codebook's index; one digit where it names none."""
+        return getattr(self.quantizer, "factors", tuple((size,) for size in self.codebook_sizes))
+
+    @property
+    def snap(self) -> Callable[[Tensor], Tensor] | None:
+        """The quantizer's map from any (B, N, D) to the codes of its K stages (B, N, K); None where it has none."""
+        return getattr(self.quantizer, "snap", None)
+
     def shape(self, height: int, width: int) -> tuple[int, ...]:
         """(h, w) of the token grid."""
         if height % self.factor or width % self.factor:
@@ -69,7 +79,7 @@ class Autoencoder(nn.Module):
         return self.quantizer(self.latents(images))
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """(B, N) int64 to (B, N, D)."""
+        """(B, N) or (B, N, K) int64 to (B, N, D)."""
         return self.quantizer.indices_to_codes(indices)
 
     def decode(self, z_q: Tensor) -> Tensor:

@@ -65,8 +65,8 @@ def _check(tokenizer: Tokenizer, images: Tensor, name: str) -> None:
         stages = indices if indices.ndim == 3 else indices[..., None]
         rule(indices.dtype == torch.int64, f"indices must be int64, got {indices.dtype}")
         rule(
-            tuple(stages.shape) == (*expected[:2], len(sizes)),
-            f"indices must be (B, N) or (B, N, K) for K = {len(sizes)} codebooks, got {tuple(indices.shape)}",
+            tuple(indices.shape) == (*expected[:2], *([len(sizes)] if len(sizes) > 1 else [])),
+            f"indices must be (B, N), or (B, N, K) for K > 1 codebooks; got {tuple(indices.shape)} for K = {len(sizes)}",
         )
         rule(
             bool((stages >= 0).all() and (stages < sizes).all()), f"indices must lie in [0, V) for V = {sizes.tolist()}"

@@ -1,0 +1,258 @@
+"""The comparison of quantizers over their codebook sizes, and what a report of hundreds of runs leaves out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_factory import SWEPT, file, record, swept, swept_arrays
+
+from tokbench.metrics.statistics import bootstrap_interval, paired_difference
+from tokbench.records import RunRecord, read_records
+from tokbench.report.bootstrap import bootstrap_means, central
+from tokbench.report.build import BEGIN, END, build_report, update_readme
+from tokbench.report.formatting import listed
+from tokbench.report.groups import group_records
+from tokbench.report.headline import headline
+from tokbench.report.methods import by_size, is_sweep, make_methods, psnr_at, shared_size, targets
+from tokbench.report.pictures import MOST_ROWS, left_out, pictured, reconstruction_strips
+from tokbench.report.rows import labels, make_rows
+from tokbench.report.view import View
+
+
+def written(results: Path, *records: RunRecord) -> dict[str, Path]:
+    for made in records:
+        file(made, results, kept=swept_arrays(made))
+    return {path.name: path for path in build_report(results)}
+
+
+def view(results: Path) -> View:
+    (group,) = group_records(read_records(results / "runs"))
+    return View(group, results / "runs")
+
+
+def sweep(*names: str, seeds: int = 1) -> list[RunRecord]:
+    return [
+        swept(name, codes, seed, collapse=name == "vq") for name in names for codes in SWEPT for seed in range(seeds)
+    ]
+
+
+def section(page: str, title: str) -> str:
+    return re.split(r"\n###? ", page.split(f"### {title}\n", 1)[1])[0]
+
+
+def test_the_page_has_every_part_and_its_plots(tmp_path: Path) -> None:
+    made = written(tmp_path, *sweep("fsq", "vq", seeds=3))
+    page = made["quantizers.md"].read_text()
+    links = re.findall(r"\]\(([^)]+)\)", page)
+    assert "## cifar10-cpu\n" in page
+    assert set(links) == {
+        "cifar10-cpu.md",
+        *(f"quantizers-cifar10-cpu-{plot}.png" for plot in ("psnr-bits", "rarefaction", "training")),
+    }
+    assert all(link in made for link in links)
+    assert "[quantizers.md](quantizers.md)" in made["README.md"].read_text()
+    titles = re.findall(r"^###+ (.*)$", page, re.MULTILINE)
+    assert titles == [
+        *("PSNR against used bits", "PSNR at equal used bits", "All rows"),
+        *(f"V = {codes:,}" for codes in SWEPT),
+        *("Rarefaction", "Training"),
+    ]
+    assert "None" not in page
+
+
+def test_no_arrow_or_bold_on_what_collapse_improves(tmp_path: Path) -> None:
+    page = written(tmp_path, *sweep("fsq", "vq", seeds=3))["quantizers.md"].read_text()
+    heads = [line for line in page.splitlines() if line.startswith("| method") and "seeds" in line]
+    assert len(heads) == len(SWEPT)
+    for head in heads:
+        arrows = [cell.strip() for cell in head.split("|") if re.search("[↑↓]", cell)]
+        assert arrows == ["PSNR (dB) ↑", "SSIM ↑", "encode (ms) ↓", "decode (ms) ↓"]
+    bold = [cell for line in page.splitlines() for cell in line.split("|") if "**" in cell]
+    assert len(bold) <= 2 * len(SWEPT)
+    assert not re.search(r"\*\*", section(page, "PSNR at equal used bits"))
+
+
+def test_demonstrations_continuous_rows_and_old_records_make_no_page(tmp_path: Path) -> None:
+    old = swept("vq", 64, ranked=True)
+    old = old.model_copy(update={"metrics": {k: m for k, m in old.metrics.items() if "psnr_lost" not in k}})
+    assert "quantizers.md" not in written(tmp_path / "a", record("fsq"))
+    assert "quantizers.md" not in written(tmp_path / "b", swept("fsq", 64, ranked=False))
+    assert "quantizers.md" not in written(tmp_path / "c", record("continuous_4", ranked=True), old)
+    page = written(tmp_path / "d", old, swept("fsq", 64))["quantizers.md"].read_text()
+    assert "NA (not measured)" in page
+
+
+def test_without_arrays_the_tables_are_there_and_the_curves_are_not(tmp_path: Path) -> None:
+    for made in sweep("fsq"):
+        file(made, tmp_path, with_arrays=False)
+    page = {path.name: path for path in build_report(tmp_path)}["quantizers.md"].read_text()
+    assert "### All rows" in page
+    assert "### Rarefaction" not in page
+    assert "### Training" not in page
+
+
+def test_methods_are_names_with_their_points_by_size() -> None:
+    rows = make_rows([*sweep("fsq", "vq"), record("continuous_4", ranked=True)])
+    methods = make_methods(rows)
+    assert [method.label for method in methods] == ["fsq", "vq"]
+    assert [point.codes for point in methods[0].points] == list(SWEPT)
+    assert [method.grows for method in methods] == [True, False]
+
+
+def test_two_rows_of_one_name_and_size_are_two_methods() -> None:
+    def at(lr: float, codes: int) -> RunRecord:
+        made = swept("vq", codes, hash=f"{int(lr * 1000) * 10_000 + codes:08x}")
+        return made.model_copy(update={"config": made.config | {"budget": {"lr": lr}}})
+
+    methods = make_methods(make_rows([at(lr, codes) for lr in (0.001, 0.002) for codes in (16, 64)]))
+    assert [method.label for method in methods] == ["vq (lr=0.001)", "vq (lr=0.002)"]
+    assert [[point.codes for point in method.points] for method in methods] == [[16, 64], [16, 64]]
+
+
+def test_a_setting_chosen_anew_at_each_size_does_not_split_a_method() -> None:
+    made = [swept("vq", codes) for codes in (16, 64)]
+    tuned = [r.model_copy(update={"config": r.config | {"lr": k}}) for k, r in enumerate(made)]
+    (method,) = make_methods(make_rows(tuned))
+    assert len(method.points) == 2
+
+
+def test_what_loses_nothing_is_not_a_method() -> None:
+    made = swept("pixels", 256)
+    measure = made.metrics["reconstruction/psnr_db"].model_copy(update={"value": 100.0})
+    made = made.model_copy(update={"metrics": made.metrics | {"reconstruction/psnr_db": measure}})
+    assert make_methods(make_rows([made])) == []
+
+
+def test_sizes_hold_nominal_bits_within_one_percent() -> None:
+    rows = make_rows([swept("fsq", 1000), swept("lfq", 1024), swept("vq", 1000), swept("fsq", 240), swept("vq", 256)])
+    sizes = by_size(make_methods(rows))
+    assert [size.title for size in sizes] == ["V = 240", "V = 256", "V = 1,000 to 1,024"]
+    assert [method.label for method, _ in sizes[2].points] == ["fsq", "lfq", "vq"]
+    assert shared_size(sizes) is sizes[2]
+
+
+def test_psnr_is_interpolated_over_used_bits_and_never_beyond() -> None:
+    (method,) = make_methods(make_rows(sweep("fsq")))
+    used, psnr = ([getattr(point, name) for point in method.points] for name in ("used", "psnr"))
+    for bits in np.linspace(used[0], used[-1], 23):
+        assert psnr_at(method, float(bits)) == pytest.approx(np.interp(bits, used, psnr))
+    assert psnr_at(method, used[0] - 1) is None
+    assert psnr_at(method, used[-1] + 1) is None
+
+
+def test_a_collapsing_method_gets_the_best_psnr_at_no_more_bits() -> None:
+    (method,) = make_methods(make_rows(sweep("vq")))
+    places = [(point.used, point.psnr) for point in method.points]
+    for bits in np.linspace(min(places)[0], max(places)[0], 23):
+        assert psnr_at(method, float(bits)) == max(quality for used, quality in places if used <= bits)
+    assert psnr_at(method, min(places)[0] - 1) is None
+    assert psnr_at(method, max(places)[0] + 1) is None
+
+
+def test_targets_are_round_and_few_and_reached() -> None:
+    methods = make_methods(make_rows(sweep("fsq", "simvq")))
+    found = targets(methods)
+    assert found == [300, 400, 500, 600]
+    assert all(psnr_at(method, bits) is not None for method in methods for bits in found)
+    assert targets(make_methods(make_rows([swept("fsq", 64)]))) == []
+
+
+def test_a_sweep_ranks_and_is_discrete() -> None:
+    groups = [group_records([made])[0] for made in (swept("fsq", 64), record("fsq"), record("patches", ranked=True))]
+    assert [is_sweep(group) for group in groups] == [True, False, False]
+
+
+def test_the_shared_bootstrap_is_that_of_each_row_and_pair() -> None:
+    rng = np.random.default_rng(0)
+    tables = [rng.normal(20, 2, (3, 700)) for _ in range(4)]
+    clusters = rng.integers(0, 90, 700)
+    options = {"resamples": 300, "seed": 5}
+    means = bootstrap_means(tables, clusters, **options)
+    for table, own in zip(tables, means, strict=True):
+        wanted = bootstrap_interval(table, clusters, level=0.95, **options)
+        assert central(own, level=0.95) == pytest.approx(wanted, abs=1e-10)
+    pair = paired_difference(tables[0], tables[1], clusters, level=0.9, **options)
+    assert central(means[0] - means[1], level=0.9) == pytest.approx((pair.low, pair.high), abs=1e-10)
+
+
+def test_the_shared_bootstrap_draws_in_tiles_as_the_single_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokbench.metrics import statistics
+    from tokbench.report import bootstrap
+
+    for module in (statistics, bootstrap):
+        monkeypatch.setattr(module, "WEIGHTS_TILE", 1000)
+    table, clusters = np.random.default_rng(0).normal(20, 2, (2, 90)), np.arange(90)
+    wanted = bootstrap_interval(table, clusters, resamples=100, level=0.95, seed=1)
+    (own,) = bootstrap_means([table], clusters, resamples=100, seed=1)
+    assert central(own, level=0.95) == pytest.approx(wanted, abs=1e-10)
+
+
+def test_rows_that_share_some_seeds_are_compared_over_those(tmp_path: Path) -> None:
+    for made in [*(swept("fsq", 64, seed) for seed in (0, 1)), *(swept("simvq", 64, seed) for seed in (1, 2))]:
+        file(made, tmp_path, kept=swept_arrays(made))
+    fsq, simvq = view(tmp_path).rows
+    found = view(tmp_path).difference(simvq, fsq, "psnr_db")
+    assert found is not None
+    assert found[1] == 1
+    a, b = (swept_arrays(swept(name, 64, 1)) for name in ("simvq", "fsq"))
+    wanted = paired_difference(a["psnr_db"], b["psnr_db"], a["groups"], resamples=1000, level=0.95, seed=0)
+    assert found[0] == wanted
+
+
+def test_labels_show_what_the_quantizer_says_first() -> None:
+    def config(levels: list[int], lr: float, option: str) -> dict:
+        return {
+            "budget": {"tokenizer": {"lr": lr}},
+            "choices": {"quantizer": option},
+            "name": option,
+            "quantizer": {"levels": levels},
+        }
+
+    found = labels("fsq", [config([8, 5], 1e-3, "a"), config([8, 6], 2e-3, "b")])
+    assert found == ["fsq (levels=[8,5], lr=0.001)", "fsq (levels=[8,6], lr=0.002)"]
+    assert labels("x", [{"choices": {"quantizer": q}} for q in "ab"]) == ["x (quantizer=a)", "x (quantizer=b)"]
+    assert labels("lfq", [{"quantizer": {"dim": d}} for d in (4, 8)]) == ["lfq (dim=4)", "lfq (dim=8)"]
+
+
+def test_long_lists_are_cut() -> None:
+    assert listed(["a", "b"]) == "a, b"
+    assert listed([str(k) for k in range(12)]).endswith("8, 9, and 2 more")
+
+
+def test_pictures_of_many_rows_have_one_of_a_name(tmp_path: Path) -> None:
+    made = written(tmp_path, *sweep("fsq", "lfq", "simvq", "ibq", "vq"), swept("bsq", 1000))
+    found = view(tmp_path)
+    assert len(found.rows) > MOST_ROWS
+    assert [row.records[0].name for row in pictured(found)] == ["bsq", "fsq", "ibq", "lfq", "simvq", "vq"]
+    assert all("1024" in row.label for row in pictured(found)[1:])  # about as many codes as bsq's 1000
+    assert len(reconstruction_strips(found)) == 13
+    assert left_out(found) == " (6 of 26 rows, one of a name)"
+    assert "one of each name" in made["cifar10-cpu.md"].read_text()
+
+
+def test_readme_has_a_link_and_a_plot_in_place_of_a_table_of_hundreds(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    made = written(results, *sweep("fsq", "vq"), record("fsq"))
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert update_readme(readme, results)
+    text = readme.read_text()
+    assert "**cifar10-cpu** (2 tokenizers, 10 rows, 1 seed)" in text
+    assert "[quantizers.md](results/quantizers.md)" in text
+    (plot,) = re.findall(r"!\[[^]]*\]\(results/([^)]+)\)", text)
+    assert plot in made
+    assert "**photos32-cpu** (1 seed, demo, unranked)\n\n| tokenizer" in text
+    assert "old" not in text
+    assert "codebook_size" in headline(results)  # what a sweep ends with stays a table
+
+
+def test_groups_that_generate_keep_their_table_in_readme(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    written(results, record("fsq", ranked=True))
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\n{END}\n")
+    update_readme(readme, results)
+    assert "| fsq" in readme.read_text()

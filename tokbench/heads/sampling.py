@@ -1,0 +1,41 @@
+"""From logits to a drawn index: what every head over codes shares. M tokens, V codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+VERSION = 1  # not in a run's hash: a change of numbers here raises the VERSION of the heads that draw
+
+
+def check_discrete(head: str, codebook_sizes: Sequence[int], top_p: float) -> None:
+    """ValueError unless there are codes to draw and `top_p` is in (0, 1]."""
+    if not codebook_sizes:
+        raise ValueError(f"head {head!r} needs indices, but the tokenizer is continuous; use generation=transfusion")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be in (0, 1], got {top_p}")
+
+
+def guided(logits: Tensor, without: Tensor | None, guidance: float) -> Tensor:
+    """Logits (M, V) moved away from those `without` the caption (arXiv:2207.12598); None: there is no guidance."""
+    return logits if without is None else without + guidance * (logits - without)
+
+
+def draw(logits: Tensor, *, temperature: float, top_p: float, generator: Generator) -> Tensor:
+    """(M,) int64 drawn from logits (M, V): temperature (0: the likeliest), then the nucleus of mass `top_p`."""
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    probabilities = (logits / temperature).softmax(dim=-1)
+    if top_p < 1:
+        probabilities = nucleus(probabilities, top_p)
+    waits = torch.empty(probabilities.shape, device=generator.device).exponential_(generator=generator)
+    return (probabilities / waits.to(logits.device)).argmax(dim=-1)  # the first of V exponential clocks
+
+
+def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """(M, V) with all but the smallest set of at least `top_p` mass set to zero (arXiv:1904.09751); not renormalised."""
+    ordered, order = probabilities.sort(dim=-1, descending=True)
+    outside = ordered.cumsum(dim=-1) - ordered >= top_p
+    return torch.zeros_like(probabilities).scatter(-1, order, ordered.masked_fill(outside, 0))

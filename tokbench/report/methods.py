@@ -1,0 +1,166 @@
+"""A sweep over codebook sizes V: its methods, the rows of about one V, and PSNR at equal used bits.
+
+Used bits are the marginal entropy of the tokens of an image: what they carry at most, whatever V promises.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from tokbench.metrics.images import PSNR_CAP
+from tokbench.report.groups import Group, settings
+from tokbench.report.ranking import BITS_TOLERANCE, NOMINAL_BITS
+from tokbench.report.rows import Row, labels, summarize
+
+USED_BITS = "bits/marginal_bits_per_image"
+PSNR = "reconstruction/psnr_db"
+TOKENS = "bits/tokens"
+MARK = "reconstruction/psnr_lost_1_percent"  # of records that have all that a sweep's page shows
+OF_SIZE = {"codebook_size", "levels", "num_stages", "num_groups"}  # settings that make V
+MOST_TARGETS = 8
+STEPS = tuple(base * 10**power for power in range(6) for base in (1, 2, 5))
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of a method."""
+
+    row: Row
+    codes: int  # V: of several codebooks their product
+    nominal: float  # bits of an image
+    used: float  # bits of an image, mean over seeds
+    psnr: float  # dB, mean over seeds
+    deviations: tuple[float, float]  # over seeds, of used bits and PSNR; 0 for a single seed
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of making codes, at one V or several, by V."""
+
+    label: str
+    points: tuple[Point, ...]
+
+    @property
+    def grows(self) -> bool:
+        """Whether more codes carry more bits throughout."""
+        return all(b > a for a, b in pairwise(point.used for point in self.points))
+
+
+def is_sweep(group: Group) -> bool:
+    """Whether quantizers can be compared over this group: it may rank, and has discrete runs with all measures."""
+    return group.ranked and any(
+        (found := record.metrics.get(MARK)) is not None and found.value is not None for record in group.records
+    )
+
+
+def make_methods(rows: Sequence[Row]) -> list[Method]:
+    """The discrete methods of rows that lose anything, by name; a name with two rows of one V is several methods."""
+    by_name: dict[str, list[Point]] = defaultdict(list)
+    for row in rows:
+        if (point := _point(row)) is not None:
+            by_name[row.records[0].name].append(point)
+    return [method for name, points in by_name.items() for method in _methods(name, points)]
+
+
+def _methods(name: str, points: Sequence[Point]) -> list[Method]:
+    if len({point.codes for point in points}) == len(points):
+        return [_method(name, points)]
+    variants: dict[str, list[Point]] = defaultdict(list)
+    for point in points:
+        config = json.loads(settings(point.row.records[0]))
+        config["quantizer"] = _without_size(config.get("quantizer"))
+        variants[json.dumps(config, sort_keys=True)].append(point)
+    found = labels(name, [json.loads(variant) for variant in variants])
+    return [_method(label, own) for label, own in zip(found, variants.values(), strict=True)]
+
+
+def _method(label: str, points: Sequence[Point]) -> Method:
+    return Method(label, tuple(sorted(points, key=lambda point: point.codes)))
+
+
+def _without_size(node: Any) -> Any:
+    """A quantizer's settings but for those that make V; its channels do where it names neither codes nor levels."""
+    if not isinstance(node, dict):
+        return node
+    of_size = OF_SIZE if OF_SIZE & node.keys() else {"dim"}
+    return {key: _without_size(value) for key, value in node.items() if key not in of_size}
+
+
+def _point(row: Row) -> Point | None:
+    """None of a row that is continuous, lossless or without its measures."""
+    found = [summarize(row.records, key) for key in (NOMINAL_BITS, TOKENS, USED_BITS, PSNR)]
+    means = [summary.mean for summary in found if summary is not None and summary.mean is not None]
+    if len(means) < len(found) or means[-1] >= PSNR_CAP:
+        return None
+    nominal, tokens, used, psnr = means
+    of_used, of_psnr = ((summary and summary.deviation) or 0.0 for summary in found[2:])
+    return Point(row, round(2 ** (nominal / tokens)), nominal, used, psnr, (of_used, of_psnr))
+
+
+@dataclass(frozen=True)
+class Size:
+    """The methods at about one V: nominal bits within 1 %, as where rows rank."""
+
+    points: tuple[tuple[Method, Point], ...]
+
+    @property
+    def title(self) -> str:
+        """`V = 1,000 to 1,024`."""
+        codes = sorted({point.codes for _, point in self.points})
+        return f"V = {codes[0]:,}" + (f" to {codes[-1]:,}" if len(codes) > 1 else "")
+
+
+def by_size(methods: Sequence[Method]) -> list[Size]:
+    """All points by V, the fewest codes first, each with its method."""
+    pairs = sorted(
+        ((method, point) for method in methods for point in method.points),
+        key=lambda pair: (pair[1].nominal, pair[0].label),
+    )
+    sizes: list[list[tuple[Method, Point]]] = []
+    for pair in pairs:
+        if sizes and pair[1].nominal <= sizes[-1][0][1].nominal * (1 + BITS_TOLERANCE):
+            sizes[-1].append(pair)
+        else:
+            sizes.append([pair])
+    return [Size(tuple(sorted(own, key=lambda pair: pair[0].label))) for own in sizes]
+
+
+def shared_size(sizes: Sequence[Size]) -> Size:
+    """The V that most methods have, of several the largest."""
+    return max(reversed(sizes), key=lambda size: len({method.label for method, _ in size.points}))
+
+
+def psnr_at(method: Method, bits: float) -> float | None:
+    """PSNR in dB at so many used bits, interpolated between neighbouring V; None outside the method's range.
+
+    Where more codes do not carry more bits, the best PSNR of any V at no more bits.
+    """
+    places = [(point.used, point.psnr) for point in method.points]
+    if not min(places)[0] <= bits <= max(places)[0]:
+        return None
+    if not method.grows:
+        return max(quality for used, quality in places if used <= bits)
+    for (low, first), (high, second) in pairwise(places):
+        if bits <= high:
+            return first + (second - first) * (bits - low) / (high - low)
+    return places[0][1]
+
+
+def targets(methods: Sequence[Method]) -> list[int]:
+    """Round numbers of used bits, at most eight, that at least two methods with several V reach."""
+    ranges = [sorted(point.used for point in method.points) for method in methods if len(method.points) > 1]
+    if not ranges:
+        return []
+    most = int(max(own[-1] for own in ranges))
+    for step in STEPS:
+        places = list(range(step, most + 1, step)) if most / step <= 10 * MOST_TARGETS else []
+        reached = Counter(x for x in places for own in ranges if own[0] <= x <= own[-1])
+        found = [x for x in places if reached[x] >= min(2, len(ranges))]
+        if places and len(found) <= MOST_TARGETS:
+            return found
+    return []
