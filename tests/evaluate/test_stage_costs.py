@@ -5,14 +5,14 @@ import torch
 
 from tokbench import build, cost
 from tokbench.backbone.sequence import encode_text
-from tokbench.evaluate.costs import _analytic
+from tokbench.evaluate.costs import _analytic, _snap_flops
 from tokbench.evaluate.reference import Reference
 from tokbench.evaluate.tokenizer import evaluate_tokenizer
 from tokbench.evaluate.tokens import encode_split, space_of, token_space
 from tokbench.generation.causal import Causal
 from tokbench.generation.denoise import Denoise
 from tokbench.heads.factorised import Factorised
-from tokbench.interfaces import Dataset, Split
+from tokbench.interfaces import Dataset, Quantized, Split
 from tokbench.judges import ColourClassifier
 from tokbench.tokenizers.autoencoder import Autoencoder
 from tokbench.tokenizers.pixels import Pixels
@@ -49,7 +49,8 @@ def test_tables_carry_every_stage(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rvq", "product", "fsq", "lfq"])
-def test_analytic_flops_are_those_counted(name: str) -> None:
+def test_analytic_flops_without_the_search_are_those_counted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Denoise, "_finish", lambda self, z: Quantized(z, None, {}))
     made = tokenizer(name)
     space = space_of(made, torch.zeros(made.dim), torch.ones(made.dim), size=16)
     config = build.compose(["budget=smoke"])["backbone"] | {"width": 48, "depth": 2, "heads": 2}
@@ -65,7 +66,16 @@ def test_analytic_flops_are_those_counted(name: str) -> None:
             lambda s=scheme, g=generator: s.sample(text, lengths, guidance=1.0, generator=g)  # type: ignore[misc]
         )
         expected = _analytic(scheme, space, prompt=6 + cost.PROMPT_SPECIALS)["generation_flops_analytic"]
-        assert counted == pytest.approx(expected, rel=0.02), type(scheme)
+        search = _snap_flops(space) if isinstance(scheme, Denoise) else 0
+        assert counted == pytest.approx(expected - search, rel=0.02), type(scheme)
+
+
+@pytest.mark.parametrize(("name", "products"), [("rvq", 64 * 16), ("product", 64 * 8), ("fsq", 1000 * 4)])
+def test_the_search_for_codes_compares_with_every_code_of_every_stage(name: str, products: int) -> None:
+    made = tokenizer(name)
+    space = space_of(made, torch.zeros(made.dim), torch.ones(made.dim), size=32)
+    least = 2 * 64 * products
+    assert least <= _snap_flops(space) <= 3 * least  # a search in tiles may go over some codes twice
 
 
 def test_pixels_lose_nothing_and_carry_eight_bits_a_subpixel() -> None:

@@ -107,3 +107,11 @@ def test_refuses(change: dict[str, object], message: str) -> None:
     options = {"stage": stage, "num_stages": 2, "estimator": "straight_through"} | change
     with pytest.raises(ValueError, match=message):
         ResidualQuantizer(**options)
+
+
+def test_one_stage_is_the_stage_itself() -> None:
+    quantizer, z = make(num_stages=1), latents()
+    quantized, alone = quantizer(z), quantizer.stages[0](z)
+    assert torch.equal(quantized.indices, alone.indices)
+    assert torch.equal(quantizer.indices_to_codes(quantized.indices), alone.z_q)
+    assert torch.equal(quantizer.snap(alone.z_q), alone.indices)

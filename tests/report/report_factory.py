@@ -208,8 +208,6 @@ def swept_arrays(record: RunRecord, count: int = 24) -> dict[str, np.ndarray]:
         record.metrics[key].value or 0.0
         for key in ("reconstruction/psnr_db", "bits/nominal_bits_per_image", "bits/marginal_bits_per_image")
     )
-    if not nominal:
-        return arrays(record.name, record.seed, record.stage)
     base = np.random.default_rng(1).normal(0, 3, count)
     tokens = 2 ** np.arange(17)
     steps = np.linspace(3, 600, 200)

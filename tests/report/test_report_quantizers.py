@@ -17,14 +17,15 @@ from tokbench.report.formatting import listed
 from tokbench.report.groups import group_records
 from tokbench.report.headline import headline
 from tokbench.report.methods import by_size, is_sweep, make_methods, psnr_at, shared_size, targets
-from tokbench.report.pictures import MOST_ROWS, left_out, pictured, reconstruction_strips
+from tokbench.report.pictures import MOST_STRIPS, left_out, pictured, reconstruction_strips
 from tokbench.report.rows import labels, make_rows
+from tokbench.report.tables import differences
 from tokbench.report.view import View
 
 
-def written(results: Path, *records: RunRecord) -> dict[str, Path]:
+def written(results: Path, *records: RunRecord, with_arrays: bool = True) -> dict[str, Path]:
     for made in records:
-        file(made, results, kept=swept_arrays(made))
+        file(made, results, kept=swept_arrays(made) if with_arrays else None, with_arrays=with_arrays)
     return {path.name: path for path in build_report(results)}
 
 
@@ -58,7 +59,8 @@ def test_the_page_has_every_part_and_its_plots(tmp_path: Path) -> None:
     assert titles == [
         *("PSNR against used bits", "PSNR at equal used bits", "All rows"),
         *(f"V = {codes:,}" for codes in SWEPT),
-        *("Rarefaction", "Training"),
+        *("Rarefaction", "Training", "Claims"),
+        "C9: plain VQ gets worse as its codebook grows (5000 codes worse than 500)",
     ]
     assert "None" not in page
 
@@ -80,15 +82,13 @@ def test_demonstrations_continuous_rows_and_old_records_make_no_page(tmp_path: P
     old = old.model_copy(update={"metrics": {k: m for k, m in old.metrics.items() if "psnr_lost" not in k}})
     assert "quantizers.md" not in written(tmp_path / "a", record("fsq"))
     assert "quantizers.md" not in written(tmp_path / "b", swept("fsq", 64, ranked=False))
-    assert "quantizers.md" not in written(tmp_path / "c", record("continuous_4", ranked=True), old)
+    assert "quantizers.md" not in written(tmp_path / "c", record("continuous_4", ranked=True), old, with_arrays=False)
     page = written(tmp_path / "d", old, swept("fsq", 64))["quantizers.md"].read_text()
     assert "NA (not measured)" in page
 
 
 def test_without_arrays_the_tables_are_there_and_the_curves_are_not(tmp_path: Path) -> None:
-    for made in sweep("fsq"):
-        file(made, tmp_path, with_arrays=False)
-    page = {path.name: path for path in build_report(tmp_path)}["quantizers.md"].read_text()
+    page = written(tmp_path, *sweep("fsq"), with_arrays=False)["quantizers.md"].read_text()
     assert "### All rows" in page
     assert "### Rarefaction" not in page
     assert "### Training" not in page
@@ -102,14 +102,26 @@ def test_methods_are_names_with_their_points_by_size() -> None:
     assert [method.grows for method in methods] == [True, False]
 
 
-def test_two_rows_of_one_name_and_size_are_two_methods() -> None:
-    def at(lr: float, codes: int) -> RunRecord:
-        made = swept("vq", codes, hash=f"{int(lr * 1000) * 10_000 + codes:08x}")
-        return made.model_copy(update={"config": made.config | {"budget": {"lr": lr}}})
+def at(lr: float, codes: int, **changes: object) -> RunRecord:
+    made = swept("vq", codes, hash=f"{int(lr * 1000) * 10_000 + codes:08x}")
+    return made.model_copy(update={"config": made.config | {"budget": {"lr": lr}} | changes})
 
-    methods = make_methods(make_rows([at(lr, codes) for lr in (0.001, 0.002) for codes in (16, 64)]))
-    assert [method.label for method in methods] == ["vq (lr=0.001)", "vq (lr=0.002)"]
-    assert [[point.codes for point in method.points] for method in methods] == [[16, 64], [16, 64]]
+
+def test_of_one_name_the_settings_with_the_most_sizes_are_the_method() -> None:
+    records = [at(0.001, 16), at(0.001, 64), at(0.002, 16)]
+    (method,) = make_methods(make_rows(records))
+    assert [point.codes for point in method.points] == [16, 64]
+    assert {point.row.records[0].config["budget"]["lr"] for point in method.points} == {0.001}
+
+
+def test_a_name_whose_rows_try_something_else_than_sizes_is_no_method() -> None:
+    assert make_methods(make_rows([at(lr, codes) for lr in (0.001, 0.002) for codes in (16, 64)])) == []
+
+
+def test_rows_in_another_encoder_are_no_methods() -> None:
+    records = [at(0.001, 16), at(0.001, 64), at(0.001, 256, tokenizer={"depth": 3})]
+    (method,) = make_methods(make_rows(records))
+    assert [point.codes for point in method.points] == [16, 64]
 
 
 def test_a_setting_chosen_anew_at_each_size_does_not_split_a_method() -> None:
@@ -217,6 +229,11 @@ def test_labels_show_what_the_quantizer_says_first() -> None:
     assert labels("lfq", [{"quantizer": {"dim": d}} for d in (4, 8)]) == ["lfq (dim=4)", "lfq (dim=8)"]
 
 
+def test_rows_of_one_name_stand_in_the_order_of_their_size() -> None:
+    rows = make_rows([swept("vq", codes) for codes in (4096, 16, 256)])
+    assert [row.label for row in rows] == [f"vq (codebook_size={codes})" for codes in (16, 256, 4096)]
+
+
 def test_long_lists_are_cut() -> None:
     assert listed(["a", "b"]) == "a, b"
     assert listed([str(k) for k in range(12)]).endswith("8, 9, and 2 more")
@@ -225,12 +242,32 @@ def test_long_lists_are_cut() -> None:
 def test_pictures_of_many_rows_have_one_of_a_name(tmp_path: Path) -> None:
     made = written(tmp_path, *sweep("fsq", "lfq", "simvq", "ibq", "vq"), swept("bsq", 1000))
     found = view(tmp_path)
-    assert len(found.rows) > MOST_ROWS
+    assert len(found.rows) > MOST_STRIPS
     assert [row.records[0].name for row in pictured(found)] == ["bsq", "fsq", "ibq", "lfq", "simvq", "vq"]
     assert all("1024" in row.label for row in pictured(found)[1:])  # about as many codes as bsq's 1000
     assert len(reconstruction_strips(found)) == 13
     assert left_out(found) == " (6 of 26 rows, one of a name)"
     assert "one of each name" in made["cifar10-cpu.md"].read_text()
+
+
+def test_pictures_of_more_than_a_dozen_rows_have_no_error_maps(tmp_path: Path) -> None:
+    written(tmp_path, *sweep("fsq", "lfq", "simvq")[:13])
+    labels = [label.split("\n")[0] for label, _ in reconstruction_strips(view(tmp_path))]
+    assert len(labels) == 14
+    assert not any("error" in label for label in labels)
+
+
+def test_differences_are_against_fsq_of_equal_nominal_bits(tmp_path: Path) -> None:
+    for made in (*(swept("fsq", codes) for codes in (240, 1000)), swept("vq", 1024), swept("lfq", 256)):
+        file(made, tmp_path, kept=swept_arrays(made))
+    title, lines = differences(view(tmp_path))
+    assert title == "Paired differences in PSNR against fsq of equal nominal bits"
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("|")][2:] == ["vq"]
+    (vq,) = [row for row in view(tmp_path).rows if row.label == "vq"]
+    (fsq,) = [row for row in view(tmp_path).rows if row.label == "fsq (codebook_size=1000)"]
+    found = view(tmp_path).difference(vq, fsq, "psnr_db")
+    assert found is not None
+    assert f"{found[0].mean:.2f}" in lines[2]
 
 
 def test_readme_has_a_link_and_a_plot_in_place_of_a_table_of_hundreds(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from tokbench import build
 from tokbench.quantizers.continuous import Continuous
+from tokbench.quantizers.vq import VectorQuantizer
 from tokbench.stages import tokenizer_loss
 from tokbench.tokenizers.autoencoder import Autoencoder
 from tokbench.tokenizers.check import check_tokenizer
@@ -19,16 +20,16 @@ def images() -> torch.Tensor:
 
 
 def twins() -> tuple[Autoencoder, Prequantized]:
-    """The discrete tokenizer and its continuous twin as one seed draws them, fitted to a first batch."""
+    """The discrete tokenizer and its continuous twin as one seed draws them."""
     made = []
     for kind in (Autoencoder, Prequantized):
         torch.manual_seed(0)
-        quantizer = build.construct(build.compose(["quantizer=vq_tuned"])["quantizer"] | {"codebook_size": 16})
+        quantizer = VectorQuantizer(dim=16, codebook_size=16, beta=0.25, estimator="straight_through")
+        nn.init.normal_(quantizer.codebook)
         tokenizer = kind(quantizer, **SIZES)
         for block in tokenizer.modules():
             if isinstance(block, nn.Conv2d):
                 nn.init.normal_(block.weight, std=0.1)
-        tokenizer.train().encode(images())
         made.append(tokenizer)
     assert all(torch.equal(a, b) for a, b in zip(made[0].parameters(), made[1].parameters(), strict=True))
     return made[0], made[1]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tokbench.interfaces import Quantized, Quantizer
 from tokbench.quantizers.latents import check_latents
 from tokbench.quantizers.nearest import nearest_code
+from tokbench.quantizers.rvq import join, split
 
 VERSION = 1
 
@@ -42,22 +43,22 @@ class ProductQuantizer(nn.Module):
         return self.groups[0].loss_weights
 
     def forward(self, z: Tensor) -> Quantized:
-        """(B, N, D) latents to codes side by side; indices (B, N, G)."""
+        """(B, N, D) latents to codes side by side; indices (B, N, G), or (B, N) where G is 1."""
         check_latents(z, self.dim)
         parts = [group(part) for group, part in zip(self.groups, z.split(self.width, dim=-1), strict=True)]
         losses = {name: torch.stack([part.losses[name] for part in parts]).mean() for name in parts[0].losses}
         z_q = torch.cat([part.z_q for part in parts], dim=-1)
-        return Quantized(z_q, torch.stack([part.indices for part in parts], dim=-1), losses)
+        return Quantized(z_q, join([part.indices for part in parts]), losses)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """(B, N, G) int64 to (B, N, D)."""
-        parts = zip(self.groups, indices.unbind(-1), strict=True)
+        """(B, N, G) int64, (B, N) where G is 1, to (B, N, D)."""
+        parts = zip(self.groups, split(indices, len(self.groups)), strict=True)
         return torch.cat([group.indices_to_codes(part) for group, part in parts], dim=-1)
 
     @torch.no_grad()
     def snap(self, z: Tensor) -> Tensor:
-        """(B, N, G) int64: the nearest code of each group of z (B, N, D)."""
+        """(B, N, G) int64, (B, N) where G is 1: the nearest code of each group of z (B, N, D)."""
         indices = []
         for group, size, part in zip(self.groups, self.codebook_sizes, z.split(self.width, dim=-1), strict=True):
             indices.append(nearest_code(part, group.indices_to_codes(torch.arange(size, device=z.device)[None])[0]))
-        return torch.stack(indices, dim=-1)
+        return join(indices)

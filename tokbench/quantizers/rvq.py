@@ -7,7 +7,7 @@ B images, N tokens, D channels, K stages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,7 +52,7 @@ class ResidualQuantizer(nn.Module):
         return self.stages[0].loss_weights
 
     def forward(self, z: Tensor) -> Quantized:
-        """(B, N, D) latents to sums of codes; indices (B, N, K)."""
+        """(B, N, D) latents to sums of codes; indices (B, N, K), or (B, N) where K is 1."""
         check_latents(z, self.dim)
         residual = z.float()
         codes: list[Tensor] = []
@@ -65,22 +65,22 @@ class ResidualQuantizer(nn.Module):
             losses = {name: losses.get(name, 0.0) + loss for name, loss in quantized.losses.items()}
             residual = residual - codes[-1]
         total = self._sum(codes, self._kept(z))
-        return Quantized(self.estimator(z, total.to(z.dtype)), torch.stack(indices, dim=-1), losses)
+        return Quantized(self.estimator(z, total.to(z.dtype)), join(indices), losses)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """(B, N, K) int64 to (B, N, D): the sum over stages."""
-        parts = [stage.indices_to_codes(part) for stage, part in zip(self.stages, indices.unbind(-1), strict=True)]
-        return self._sum(parts, None)
+        """(B, N, K) int64, (B, N) where K is 1, to (B, N, D): the sum over stages."""
+        parts = zip(self.stages, split(indices, len(self.stages)), strict=True)
+        return self._sum([stage.indices_to_codes(part) for stage, part in parts], None)
 
     @torch.no_grad()
     def snap(self, z: Tensor) -> Tensor:
-        """(B, N, K) int64 of z (B, N, D): the nearest code of each stage in turn."""
+        """(B, N, K) int64 of z (B, N, D), (B, N) where K is 1: the nearest code of each stage in turn."""
         indices: list[Tensor] = []
         for stage, size in zip(self.stages, self.codebook_sizes, strict=True):
             table = stage.indices_to_codes(torch.arange(size, device=z.device)[None])[0]
             indices.append(nearest_code(z, table))
             z = z - table[indices[-1]]
-        return torch.stack(indices, dim=-1)
+        return join(indices)
 
     def _kept(self, z: Tensor) -> Tensor | None:
         """(B, 1, 1) stages that each training image is decoded from; None for all."""
@@ -95,3 +95,13 @@ class ResidualQuantizer(nn.Module):
         for place, code in enumerate(codes):
             total = total + (code if kept is None else code * (kept > place))
         return total
+
+
+def join(indices: Sequence[Tensor]) -> Tensor:
+    """(B, N, K) of K tensors (B, N); the only one itself where K is 1."""
+    return indices[0] if len(indices) == 1 else torch.stack(list(indices), dim=-1)
+
+
+def split(indices: Tensor, count: int) -> Sequence[Tensor]:
+    """The inverse of `join`, for K = count."""
+    return [indices] if count == 1 else indices.unbind(-1)

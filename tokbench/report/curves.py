@@ -22,6 +22,7 @@ from tokbench.report.view import View
 MARKERS = "osD^vP*X<>hp"
 LINES = ("-", "--", ":", "-.")
 PANELS = 3  # in a row
+LINEAR_BELOW = 0.02  # of the loss, which an entropy term can make negative
 LEGEND_ROWS = 24  # of a legend beside a plot, before it takes another column
 
 
@@ -102,7 +103,7 @@ def draw_training(path: Path, view: View, size: Size, methods: Sequence[Method],
             style = {key: value for key, value in known[method.label].items() if key != "marker"}
             steps, losses = found
             axes.plot(steps, smooth(losses), label=method.label, linewidth=1, **style)
-    axes.set_yscale("log")
+    axes.set_yscale("symlog", linthresh=LINEAR_BELOW)
     _write(axes, title, "step", "training loss with the method's own terms")
     _beside(figure, axes, methods)
     return save(figure, path)

@@ -14,8 +14,8 @@ from typing import Any
 
 from tokbench.metrics.images import PSNR_CAP
 from tokbench.report.groups import Group, settings
-from tokbench.report.ranking import BITS_TOLERANCE, NOMINAL_BITS
-from tokbench.report.rows import Row, labels, summarize
+from tokbench.report.ranking import BITS_TOLERANCE
+from tokbench.report.rows import NOMINAL_BITS, Row, summarize
 
 USED_BITS = "bits/marginal_bits_per_image"
 PSNR = "reconstruction/psnr_db"
@@ -59,24 +59,38 @@ def is_sweep(group: Group) -> bool:
 
 
 def make_methods(rows: Sequence[Row]) -> list[Method]:
-    """The discrete methods of rows that lose anything, by name; a name with two rows of one V is several methods."""
+    """The discrete methods that lose anything, by name, inside the encoder and decoder that most rows share.
+
+    Of a name that has one V twice, only the settings with the most V's are a method; where none has more than the others,
+    its rows try something else than codebook sizes and make no method.
+    """
+    around = Counter(_around(row) for row in rows)
+    common = max(around, key=lambda config: around[config]) if around else ""
     by_name: dict[str, list[Point]] = defaultdict(list)
     for row in rows:
-        if (point := _point(row)) is not None:
+        if _around(row) == common and (point := _point(row)) is not None:
             by_name[row.records[0].name].append(point)
-    return [method for name, points in by_name.items() for method in _methods(name, points)]
+    return [_method(name, points) for name, found in by_name.items() if (points := _main_variant(found))]
 
 
-def _methods(name: str, points: Sequence[Point]) -> list[Method]:
-    if len({point.codes for point in points}) == len(points):
-        return [_method(name, points)]
+def _around(row: Row) -> str:
+    return json.dumps(row.records[0].config.get("tokenizer"), sort_keys=True)
+
+
+def _main_variant(points: list[Point]) -> list[Point]:
+    if _distinct(points):
+        return points
     variants: dict[str, list[Point]] = defaultdict(list)
     for point in points:
         config = json.loads(settings(point.row.records[0]))
         config["quantizer"] = _without_size(config.get("quantizer"))
         variants[json.dumps(config, sort_keys=True)].append(point)
-    found = labels(name, [json.loads(variant) for variant in variants])
-    return [_method(label, own) for label, own in zip(found, variants.values(), strict=True)]
+    first, *others = sorted(variants.values(), key=len, reverse=True)
+    return first if _distinct(first) and not any(len(other) == len(first) for other in others) else []
+
+
+def _distinct(points: Sequence[Point]) -> bool:
+    return len({point.codes for point in points}) == len(points)
 
 
 def _method(label: str, points: Sequence[Point]) -> Method:

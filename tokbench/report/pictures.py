@@ -28,7 +28,7 @@ TITLE_PIXELS = 42
 CAPTION_PIXELS = 46
 CAPTION_LETTERS = 13  # a line
 LABEL_LETTERS = 28
-MOST_ROWS = 24  # of a group in a picture
+MOST_STRIPS = 24  # of a picture, beside the originals
 
 _log = logging.getLogger(__name__)
 
@@ -50,14 +50,14 @@ def mean_psnr_db(images: Pixels, originals: Pixels) -> float:
 
 def pictured(view: View) -> list[Row]:
     """All rows where they are few; else the first names' rows, one of each, of the V that most methods share if it has it."""
-    if len(view.rows) <= MOST_ROWS:
+    if len(view.rows) <= MOST_STRIPS:
         return view.rows
     sizes = by_size(make_methods(view.rows))
     shared = {point.row.label for _, point in shared_size(sizes).points} if sizes else set()
     chosen: dict[str, Row] = {}
     for row in sorted(view.rows, key=lambda row: row.label not in shared):
         chosen.setdefault(row.records[0].name, row)
-    return [row for row in view.rows if chosen[row.records[0].name] is row][:MOST_ROWS]
+    return [row for row in view.rows if chosen[row.records[0].name] is row][:MOST_STRIPS]
 
 
 def left_out(view: View) -> str:
@@ -67,9 +67,10 @@ def left_out(view: View) -> str:
 
 
 def reconstruction_strips(view: View) -> list[Strip]:
-    """The originals, then the pictured rows' reconstructions and error maps, of the first seed with arrays."""
+    """The originals, then the pictured rows' reconstructions, of the first seed with arrays; of few rows also error maps."""
     strips: list[Strip] = []
-    for row in pictured(view):
+    rows = pictured(view)
+    for row in rows:
         found = (view.arrays(record) for record in row.records)
         arrays = next((a for a in found if {"originals", "reconstructions"} <= a.keys()), None)
         if arrays is None:
@@ -81,7 +82,9 @@ def reconstruction_strips(view: View) -> list[Strip]:
             _log.warning("%s: %s left out of the picture, its originals are others", view.group.stem, row.label)
             continue
         label = f"{row.label}\n{mean_psnr_db(images, originals):.2f} dB here"
-        strips += [(label, images), (f"|error| × {GAIN}", error_map(images, originals))]
+        strips.append((label, images))
+        if 2 * len(rows) <= MOST_STRIPS:
+            strips.append((f"|error| × {GAIN}", error_map(images, originals)))
     return strips
 
 

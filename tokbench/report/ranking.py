@@ -6,27 +6,26 @@ from collections.abc import Sequence
 
 from tokbench.report.definitions import direction
 from tokbench.report.formatting import listed
-from tokbench.report.rows import Row, summarize
+from tokbench.report.rows import NOMINAL_BITS, Row, summarize
 from tokbench.report.view import View
 
 MIN_SEEDS = 3
 FLOORS = 3  # values and leads below so many noise floors are not ranked
 BITS_TOLERANCE = 0.01  # of nominal bits, within which rows count as equal
-NOMINAL_BITS = "bits/nominal_bits_per_image"
 
 
 def why_unranked(view: View) -> str | None:
     """The reason that no table of this group ranks; None where they may."""
     if not view.group.ranked:
         return "Not ranked: the data are a demonstration."
-    few = [row.label for row in view.rows if len(row.records) < MIN_SEEDS]
+    few = dict.fromkeys(row.records[0].name for row in view.rows if len(row.records) < MIN_SEEDS)
     if few:
-        return f"Not ranked: fewer than three seeds ({listed(few)})."
+        return f"Not ranked: fewer than three seeds ({listed(list(few))})."
     return None
 
 
 def winners(view: View, key: str, *, peers: str, array: str | None) -> set[str]:
-    """Labels of the rows that lead their peers: all rows, or those of equal nominal bits.
+    """Labels of the rows that lead their peers: all rows, or those of equal nominal bits in one encoder and decoder.
 
     A lead counts where the paired interval of the per-image array leaves out 0, or, without an array, where both the
     value and its distance to the next exceed three noise floors. No lead, no winner.
@@ -47,17 +46,21 @@ def _winners(view: View, key: str, peers: str, array: str | None) -> set[str]:
 def _peer_groups(view: View, peers: str) -> list[list[Row]]:
     if peers == "all":
         return [view.rows]
-    groups: list[tuple[float, list[Row]]] = []
+    groups: list[tuple[float, object, list[Row]]] = []
     for row in view.rows:
         bits = _mean(view, row, NOMINAL_BITS)
         if bits is None:
             continue  # continuous: no row has as many bits
-        home = next((rows for first, rows in groups if abs(bits - first) <= BITS_TOLERANCE * first), None)
+        around = row.records[0].config.get("tokenizer")
+        same = (
+            rows for first, other, rows in groups if abs(bits - first) <= BITS_TOLERANCE * first and other == around
+        )
+        home = next(same, None)
         if home is None:
-            groups.append((bits, [row]))
+            groups.append((bits, around, [row]))
         else:
             home.append(row)
-    return [rows for _, rows in groups]
+    return [rows for *_, rows in groups]
 
 
 def _mean(view: View, row: Row, key: str) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any
 from tokbench.records import RunRecord
 from tokbench.report.groups import settings
 
+NOMINAL_BITS = "bits/nominal_bits_per_image"
 MAX_DIFFERENCES = 3  # settings shown in a label
 IMPORTANT = ("quantizer", "tokenizer", "budget", "data")  # in this order, before the rest
 NAMES = ("choices.", "name")  # of options: the values they stand for differ too
@@ -57,15 +58,25 @@ def summarize(records: Iterable[RunRecord], key: str) -> Summary | None:
 
 
 def make_rows(records: Iterable[RunRecord]) -> list[Row]:
-    """One row for each name and configuration without its seed; of several for a name the label tells what differs."""
+    """One row for each name and configuration without its seed; of several for a name the label tells what differs.
+
+    They stand in the order of their nominal bits.
+    """
     by_name: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=lambda record: (record.name, record.seed, record.hash)):
         by_name[record.name][settings(record)].append(record)
     rows: list[Row] = []
     for name, variants in sorted(by_name.items()):
-        found = labels(name, [json.loads(text) for text in variants])
-        rows += [Row(label, tuple(runs)) for label, runs in zip(found, variants.values(), strict=True)]
+        ordered = sorted(variants.items(), key=lambda item: _nominal_bits(item[1]))
+        found = labels(name, [json.loads(text) for text, _ in ordered])
+        rows += [Row(label, tuple(runs)) for label, (_, runs) in zip(found, ordered, strict=True)]
     return rows
+
+
+def _nominal_bits(records: Sequence[RunRecord]) -> float:
+    """Of an image; 0 where there are none."""
+    summary = summarize(records, NOMINAL_BITS)
+    return (summary and summary.mean) or 0.0
 
 
 def labels(name: str, configs: Sequence[dict[str, Any]]) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 
 from tokbench.metrics.statistics import Difference
 from tokbench.report.columns import Column, floor
 from tokbench.report.formatting import EMPTY, listed, markdown_table, number
 from tokbench.report.layouts import Layout
-from tokbench.report.rows import Row
+from tokbench.report.ranking import BITS_TOLERANCE
+from tokbench.report.rows import NOMINAL_BITS, Row, summarize
 from tokbench.report.view import View
 
 BASELINE_LABELS = {
@@ -68,17 +70,32 @@ def _has(row: Row, column: Column) -> bool:
 
 def differences(view: View) -> tuple[str, list[str]]:
     """Title and lines of the paired differences in PSNR of every row against the reference."""
-    known = [row for row in view.rows if row.records[0].name == REFERENCE] or view.rows
-    if not known:
+    if not view.rows:
         return "Paired differences in PSNR", [NOTHING]
-    reference = max(known, key=lambda row: len(row.records))
-    pairs = [(row.label, view.difference(row, reference, "psnr_db")) for row in view.rows if row is not reference]
-    lines = [_difference(label, *found) for label, found in pairs if found is not None]
-    title = f"Paired differences in PSNR against {reference.label}"
+    known = [row for row in view.rows if row.records[0].name == REFERENCE]
+    known = known or [max(view.rows, key=lambda row: len(row.records))]
+    name = known[0].label if len(known) == 1 else f"{REFERENCE} of equal nominal bits"
+    pairs = [(row, reference) for row in view.rows if (reference := _reference(known, row)) is not None]
+    compared = [(row.label, view.difference(row, other, "psnr_db")) for row, other in pairs if row is not other]
+    lines = [_difference(label, *found) for label, found in compared if found is not None]
+    title = f"Paired differences in PSNR against {name}"
     if not lines:
         return title, ["No other run shares its seeds and has per-image values."]
-    headings = ["tokenizer", f"minus {reference.label} (dB)", "95 % interval", "verdict", "seeds"]
-    return title, [*markdown_table(headings, lines), "", PAIRED]
+    headings = ["tokenizer", f"minus {known[0].label if len(known) == 1 else REFERENCE} (dB)"]
+    return title, [*markdown_table([*headings, "95 % interval", "verdict", "seeds"], lines), "", PAIRED]
+
+
+def _reference(known: Sequence[Row], row: Row) -> Row | None:
+    """The one reference, or of several the first with the row's nominal bits, within 1 %; None without such."""
+    if len(known) == 1:
+        return known[0]
+    bits = _nominal(row)
+    return next((other for other in known if abs(_nominal(other) - bits) <= BITS_TOLERANCE * bits), None)
+
+
+def _nominal(row: Row) -> float:
+    summary = summarize(row.records, NOMINAL_BITS)
+    return nan if summary is None or summary.mean is None else summary.mean
 
 
 def _difference(label: str, gap: Difference, seeds: int) -> list[str]:
