@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
+from tests.bench_quantizers import quantizers
 from tokbench.backbone.sequence import encode_text
 from tokbench.backbone.transformer import Backbone
 from tokbench.generation.causal import Causal
@@ -120,3 +121,4 @@ if __name__ == "__main__":
     harness_step()
     cached_sampling()
     overhead()
+    quantizers()

@@ -22,8 +22,39 @@ def test_keeps_leading_shape_and_takes_empty_input() -> None:
 
 
 def test_a_tie_goes_to_the_lower_index_within_and_across_tiles() -> None:
-    codebook = torch.ones(2 * nearest.SMALL_CODEBOOK + 1, 2)
+    codebook = torch.ones(2 * nearest.LARGE_CODEBOOK + 1, 2)
     assert nearest_code(torch.zeros(3, 2), codebook).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("codes", [3, 100, 1025, 9000])
+def test_the_batch_does_not_change_an_index_nor_the_lower_of_equal_codes(codes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, codebook = torch.randn(700, 2, generator=generator), torch.randn(codes, 2, generator=generator).repeat(2, 1)
+    together = nearest_code(z, codebook)
+    assert int(together.max()) < codes
+    assert torch.equal(torch.cat([nearest_code(token[None], codebook) for token in z[:50]]), together[:50])
+
+
+@pytest.mark.parametrize(("tokens", "codes"), [(1, 5), (700, 1025), (3000, 9000)])
+def test_one_pass_finds_what_the_groups_find(monkeypatch: pytest.MonkeyPatch, tokens: int, codes: int) -> None:
+    monkeypatch.setattr(nearest, "GPU_TILE", 2**20)
+    generator = torch.Generator().manual_seed(0)
+    z, codebook = torch.randn(tokens, 8, generator=generator), torch.randn(codes, 8, generator=generator)
+    grouped = nearest_code(z, codebook)
+    monkeypatch.setattr(nearest, "_search_groups", nearest._search_at_once)
+    assert torch.equal(nearest_code(z, codebook), grouped)
+
+
+def test_full_float32_inside_and_the_settings_of_before_after_it() -> None:
+    matmul, before = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with nearest._full_float32():
+            assert (matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision) == ("ieee", "ieee")
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert (matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision) == ("tf32", "bf16")
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_features_far_from_the_origin_keep_their_differences() -> None:

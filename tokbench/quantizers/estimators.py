@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 VERSION = 1
 Estimator = Callable[[Tensor, Tensor], Tensor]
@@ -28,27 +30,50 @@ def rotate(z: Tensor, codes: Tensor, *, radial: bool = True, rescale: bool = Tru
     """`codes`, with dL/dz = (|code| / |z|) R^T dL/dout where R turns z^ onto code^ (arXiv:2410.06424, algorithm 1).
 
     Without `radial`, the part of that gradient along z is projected out, as in the code behind the paper's tables 3 and 4;
-    without `rescale`, it lacks the ratio of norms. Computed in float32. Departs from the paper where its rule has no finite
-    value: see `rotation_fallbacks`.
+    without `rescale`, it lacks the ratio of norms. Computed in float32, in the backward pass alone. Departs from the paper
+    where its rule has no finite value: see `rotation_fallbacks`.
     """
-    with torch.autocast(device_type=z.device.type, enabled=False):
-        z32, q = z.float(), codes.detach().float()
-        sg = z32.detach()
-        z_norm, q_norm = sg.norm(dim=-1, keepdim=True), q.norm(dim=-1, keepdim=True)
-        small, opposite = (mask[..., None] for mask in rotation_fallbacks(sg, q))
-        tiny = torch.finfo(torch.float32).tiny
-        z_hat, q_hat = sg / z_norm.clamp_min(tiny), q / q_norm.clamp_min(tiny)
-        axis = torch.where(opposite, z_hat - q_hat, z_hat + q_hat)
-        axis = axis / axis.norm(dim=-1, keepdim=True).clamp_min(tiny)
-        if not radial:
-            z32 = z32 - (z32 * z_hat).sum(-1, keepdim=True) * z_hat
-        mirrored = z32 - 2 * (z32 * axis).sum(-1, keepdim=True) * axis
-        turned = mirrored + 2 * (z32 * z_hat).sum(-1, keepdim=True) * q_hat
-        moved = torch.where(opposite, mirrored, turned)
-        if rescale:
-            moved = moved * (q_norm / z_norm.clamp_min(tiny)).where(~small, 0.0)
-        out = torch.where(small, z.float(), moved)
-    return codes.detach() + (out - out.detach()).to(codes.dtype)
+    out: Tensor = _Rotation.apply(z, codes.detach(), radial, rescale)
+    return out
+
+
+class _Rotation(torch.autograd.Function):
+    """The value is known, so the turned latents are made where their gradient is asked for, and never kept."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, codes: Tensor, radial: bool, rescale: bool) -> Tensor:
+        ctx.save_for_backward(z, codes)
+        ctx.options = radial, rescale
+        return codes.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        z, codes = ctx.saved_tensors
+        with torch.enable_grad(), torch.autocast(device_type=z.device.type, enabled=False):
+            z = z.detach().requires_grad_()
+            (found,) = torch.autograd.grad(_turned(z, codes.float(), *ctx.options), z, grad.float())
+        return found, None, None, None
+
+
+def _turned(z: Tensor, q: Tensor, radial: bool, rescale: bool) -> Tensor:
+    """(..., D) float32 z turned onto q and scaled to its norm, with the gradient of the linear map for z alone."""
+    z32 = z.float()
+    sg = z32.detach()
+    z_norm, q_norm = sg.norm(dim=-1, keepdim=True), q.norm(dim=-1, keepdim=True)
+    small, opposite = (mask[..., None] for mask in rotation_fallbacks(sg, q))
+    tiny = torch.finfo(torch.float32).tiny
+    z_hat, q_hat = sg / z_norm.clamp_min(tiny), q / q_norm.clamp_min(tiny)
+    axis = torch.where(opposite, z_hat - q_hat, z_hat + q_hat)
+    axis = axis / axis.norm(dim=-1, keepdim=True).clamp_min(tiny)
+    if not radial:
+        z32 = z32 - (z32 * z_hat).sum(-1, keepdim=True) * z_hat
+    mirrored = z32 - 2 * (z32 * axis).sum(-1, keepdim=True) * axis
+    turned = mirrored + 2 * (z32 * z_hat).sum(-1, keepdim=True) * q_hat
+    moved = torch.where(opposite, mirrored, turned)
+    if rescale:
+        moved = moved * (q_norm / z_norm.clamp_min(tiny)).where(~small, 0.0)
+    return torch.where(small, z.float(), moved)
 
 
 def rotation_fallbacks(z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:

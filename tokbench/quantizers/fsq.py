@@ -93,25 +93,30 @@ class FiniteScalarQuantizer(nn.Module):
         check_latents(z, self.dim)
         with torch.autocast(device_type=z.device.type, enabled=False):
             bounded = self.bound(z)
-            # floor(x + 1/2) sends ties up, round() to even: the symmetric paper's rule, and the first one's
-            rounded = (bounded.detach() + 0.5).floor() if self.symmetric else bounded.detach().round()
-            digits = rounded.long() + (0 if self.symmetric else self.levels // 2)
-            indices = (digits * self.basis).sum(dim=-1)
-            scaled = 2 * bounded / (self.levels - 1) - 1 if self.symmetric else bounded / (self.levels // 2)
-            z_q = straight_through(scaled, self._codes(digits))
+            with torch.no_grad():
+                # floor(x + 1/2) sends ties up, round() to even: the symmetric paper's rule, and the first one's
+                rounded = (bounded + 0.5).floor_() if self.symmetric else bounded.round()
+                indices = ((rounded + self._lowest).long() * self.basis).sum(dim=-1)
+            z_q = straight_through(self._scaled(bounded), self._scaled(rounded))
             if self.training and self.noise_dropout:
-                z_q = torch.where(self._hit(z), self._noisy(scaled), z_q)
+                z_q = torch.where(self._hit(z), self._noisy(self._scaled(bounded)), z_q)
         return Quantized(z_q.to(z.dtype), indices, {})
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         """(B, N) int64 in [0, prod(levels)) to (B, N, D) float32."""
-        return self._codes(indices[..., None] // self.basis % self.levels)
+        return self._scaled((indices[..., None] // self.basis % self.levels).float() - self._lowest)
 
-    def _codes(self, digits: Tensor) -> Tensor:
+    @property
+    def _lowest(self) -> Tensor:
+        """(D,) float32: what makes the lowest rounded value 0."""
+        return torch.zeros_like(self.levels).float() if self.symmetric else (self.levels // 2).float()
+
+    def _scaled(self, steps: Tensor) -> Tensor:
+        """(..., D) from steps to [-1, 1]."""
         if self.symmetric:
-            return (2 * digits - (self.levels - 1)) / (self.levels - 1)
-        half = self.levels // 2
-        return (digits - half) / half
+            most = (self.levels - 1).float()
+            return (2 * steps - most) / most
+        return steps / self._lowest
 
     def _hit(self, z: Tensor) -> Tensor:
         return torch.rand(len(z), 1, 1, device=z.device) < self.noise_dropout
