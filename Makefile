@@ -26,6 +26,7 @@ lint: .venv/done ## ruff and mypy
 	$(BIN)/mypy
 
 bench: .venv/done ## speed, as ratios within one run; use a quiet machine
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m tests.bench
 
 tables: .venv/done ## results/runs to tables and pictures
