@@ -76,6 +76,18 @@ def test_the_best_is_bold_only_from_three_seeds_on(tmp_path: Path, seeds: int, r
     assert ("fewer than three seeds" in page) is not ranks
 
 
+@pytest.mark.parametrize(("better", "leads"), [(False, True), (True, False)])
+def test_a_row_of_few_seeds_never_leads_but_may_deny_the_lead(tmp_path: Path, better: bool, leads: bool) -> None:
+    key = "reconstruction/psnr_db"
+    made = [record(name, seed, ranked=True) for name in ("fsq", "vq") for seed in range(3)]
+    extra = metrics("vq_tuned", 0) | {key: measure(key, 99.0 if better else 1.0)}
+    made.append(record("vq_tuned", 0, ranked=True, metrics=extra))
+    page = pages(tmp_path, *made, with_arrays=True)["cifar10-cpu.md"]
+    bold = re.findall(r"\*\*(\d[^* ]*)", body(page, "Reconstruction"))
+    assert any(10 < float(cell) < 90 for cell in bold) is leads  # of the PSNR column
+    assert "Some rows have fewer than three seeds: they never lead" in page
+
+
 def test_a_continuous_tokenizer_does_not_outrank_codes_of_fewer_bits(tmp_path: Path) -> None:
     made = (record(name, seed, ranked=True) for name in ("fsq", "continuous_8") for seed in range(3))
     page = pages(tmp_path, *made, with_arrays=True)["cifar10-cpu.md"]

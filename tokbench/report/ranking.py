@@ -15,13 +15,19 @@ BITS_TOLERANCE = 0.01  # of nominal bits, within which rows count as equal
 
 
 def why_unranked(view: View) -> str | None:
-    """The reason that no table of this group ranks; None where they may."""
+    """The reason that no table of this group ranks, or that some of its rows do not; None where all may."""
     if not view.group.ranked:
         return "Not ranked: the data are a demonstration."
     few = dict.fromkeys(row.records[0].name for row in view.rows if len(row.records) < MIN_SEEDS)
-    if few:
+    if not few:
+        return None
+    if not _may_rank(view):
         return f"Not ranked: fewer than three seeds ({listed(list(few))})."
-    return None
+    return f"Some rows have fewer than three seeds: they never lead, and take the lead from a worse one ({listed(list(few))})."
+
+
+def _may_rank(view: View) -> bool:
+    return view.group.ranked and any(len(row.records) >= MIN_SEEDS for row in view.rows)
 
 
 def winners(view: View, key: str, *, peers: str, array: str | None) -> set[str]:
@@ -38,7 +44,7 @@ def winners(view: View, key: str, *, peers: str, array: str | None) -> set[str]:
 
 def _winners(view: View, key: str, peers: str, array: str | None) -> set[str]:
     way = direction(key)
-    if way is None or why_unranked(view):
+    if way is None or not _may_rank(view):
         return set()
     return {best for rows in _peer_groups(view, peers) if (best := _leader(view, key, rows, way, array)) is not None}
 
@@ -48,7 +54,7 @@ def _peer_groups(view: View, peers: str) -> list[list[Row]]:
         return [view.rows]
     groups: list[tuple[float, object, list[Row]]] = []
     for row in view.rows:
-        bits = _mean(view, row, NOMINAL_BITS)
+        bits = _mean(row, NOMINAL_BITS, seeds=1)
         if bits is None:
             continue  # continuous: no row has as many bits
         around = row.records[0].config.get("tokenizer")
@@ -63,18 +69,21 @@ def _peer_groups(view: View, peers: str) -> list[list[Row]]:
     return [rows for *_, rows in groups]
 
 
-def _mean(view: View, row: Row, key: str) -> float | None:
-    """The mean over seeds; None where fewer than three have a value."""
+def _mean(row: Row, key: str, *, seeds: int) -> float | None:
+    """The mean over seeds; None where fewer than so many have a value."""
     summary = summarize(row.records, key)
-    return None if summary is None or summary.seeds < MIN_SEEDS else summary.mean
+    return None if summary is None or summary.seeds < seeds else summary.mean
 
 
 def _leader(view: View, key: str, rows: Sequence[Row], way: str, array: str | None) -> str | None:
-    found = [(mean, row) for row in rows if (mean := _mean(view, row, key)) is not None]
+    found = [(mean, row) for row in rows if (mean := _mean(row, key, seeds=MIN_SEEDS)) is not None]
     if len(found) < 2:
         return None
     found.sort(key=lambda pair: pair[0], reverse=way == "up")
     (first, best), *others = found
+    means = [mean for row in rows if (mean := _mean(row, key, seeds=1)) is not None]
+    if first != (max(means) if way == "up" else min(means)):
+        return None  # a row of fewer seeds looks better
     if array is not None:
         leads = all(_separable(view, best, row, array) for _, row in others)
     else:
