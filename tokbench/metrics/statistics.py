@@ -41,8 +41,8 @@ def bootstrap_interval(
     """
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"level must be in (0, 1) and resamples >= 1, got {level} and {resamples}")
-    table, members = _table(values, clusters)
-    means = _bootstrap_means(*_cluster_sums(table, members), resamples, np.random.default_rng(seed))
+    table, members = checked_table(values, clusters)
+    means = _bootstrap_means(*cluster_sums(table, members), resamples, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -74,14 +74,14 @@ def cluster_standard_error(values: ArrayLike, clusters: ArrayLike) -> float:
 
     sqrt(C / (C - 1) sum_c (sum_(i in c) v_i - mean)^2) / n (Cameron and Miller 2015, doi:10.3368/jhr.50.2.317, eq. 11).
     """
-    table, members = _table(values, clusters)
-    sums, sizes = _cluster_sums(table.mean(axis=0, keepdims=True), members)
+    table, members = checked_table(values, clusters)
+    sums, sizes = cluster_sums(table.mean(axis=0, keepdims=True), members)
     residuals = sums[:, 0] - sizes * table.mean()
     count = len(sizes)
     return float(np.sqrt(count / (count - 1) * np.square(residuals).sum()) / table.shape[1])
 
 
-def _table(values: ArrayLike, clusters: ArrayLike) -> tuple[Floats, Integers]:
+def checked_table(values: ArrayLike, clusters: ArrayLike) -> tuple[Floats, Integers]:
     """Values as (S, n) and clusters as (n,) numbers from 0."""
     table = np.atleast_2d(np.asarray(values, dtype=np.float64))
     names = np.asarray(clusters)
@@ -95,7 +95,7 @@ def _table(values: ArrayLike, clusters: ArrayLike) -> tuple[Floats, Integers]:
     return table, members.astype(np.int64)
 
 
-def _cluster_sums(table: Floats, members: Integers) -> tuple[Floats, Floats]:
+def cluster_sums(table: Floats, members: Integers) -> tuple[Floats, Floats]:
     """Sum of each cluster for each seed (C, S), and images of each cluster (C,)."""
     sums = np.stack([np.bincount(members, weights=row) for row in table], axis=1)
     return sums.astype(np.float64), np.bincount(members).astype(np.float64)
@@ -109,14 +109,14 @@ def _bootstrap_means(sums: Floats, sizes: Floats, resamples: int, rng: np.random
 
 
 def _some_means(sums: Floats, sizes: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    clusters = _draw_counts(resamples, len(sizes), rng)
-    seeds = _draw_counts(resamples, sums.shape[1], rng)
+    clusters = draw_counts(resamples, len(sizes), rng)
+    seeds = draw_counts(resamples, sums.shape[1], rng)
     per_seed = (clusters @ sums) / (clusters @ sizes)[:, None]
     return (per_seed * seeds).sum(axis=1) / seeds.sum(axis=1)
 
 
-def _draw_counts(resamples: int, size: int, rng: np.random.Generator) -> Floats:
-    """(R, size) how often each unit is drawn in size - 1 draws with replacement; 1 of a single unit."""
+def draw_counts(resamples: int, size: int, rng: np.random.Generator) -> Floats:
+    """(R, size) how often each of `size` units is drawn in size - 1 draws with replacement; 1 of a single unit."""
     draws = rng.integers(size, size=(resamples, max(1, size - 1)))
     places = draws + size * np.arange(resamples)[:, None]
     return np.bincount(places.ravel(), minlength=resamples * size).reshape(resamples, size).astype(np.float64)
