@@ -8,6 +8,7 @@ from tokbench.quantizers import ibq
 from tokbench.quantizers.ibq import IndexBackpropagationQuantizer, index_backpropagation
 
 WEIGHTS = {"quantization_weight": 1.0, "beta": 1.0, "codebook_weight": 0.25}
+WEIGHTS |= {"entropy_weight": 0.0, "gamma": 1.0, "temperature": 0.01}
 
 
 def make(**changes: object) -> IndexBackpropagationQuantizer:
@@ -139,3 +140,19 @@ def test_gradients_are_the_same_under_autocast() -> None:
 def test_refuses(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**change)
+
+
+def test_entropies_are_those_of_the_softmax_over_logits_by_temperature() -> None:
+    quantizer = make(entropy_weight=0.05, gamma=2.0, temperature=3.0)
+    z = torch.randn(2, 40, 4, generator=torch.Generator().manual_seed(0))
+    losses = quantizer(z).losses
+    p = (z.flatten(0, 1) @ quantizer.codebook.T / 3.0).softmax(dim=1)
+    torch.testing.assert_close(losses["token_entropy_nats"], -(p * p.log()).sum(dim=1).mean())
+    torch.testing.assert_close(losses["codebook_entropy_nats"], -(p.mean(0) * p.mean(0).log()).sum())
+    assert quantizer.loss_weights["token_entropy_nats"] == 0.05
+    assert quantizer.loss_weights["codebook_entropy_nats"] == -0.1
+
+
+def test_refuses_a_temperature_of_zero() -> None:
+    with pytest.raises(ValueError, match="temperature must be > 0, got 0"):
+        make(temperature=0.0)

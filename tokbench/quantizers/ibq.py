@@ -3,8 +3,8 @@
 logits = z C^T, p = softmax(logits), k* = argmax (the greatest dot product, not the nearest) -> z_q = (onehot(k*) + p - sg(p)) C:
 the straight-through is on the index, so that all codes get a gradient and z gets its own through p, not the identity.
 
-L = |z_q - z|^2 (quantization) + |z - sg(e_k*)|^2 (commitment) + |sg(z) - e_k*|^2 (codebook), means over all elements. The
-entropy term of the paper's recipe is left out. B images, N tokens, D channels, V codes.
+L = |z_q - z|^2 (quantization) + |z - sg(e_k*)|^2 (commitment) + |sg(z) - e_k*|^2 (codebook), means over all elements,
++ w (E_n[H(p_n)] - gamma H(E_n[p_n])) with p_n the softmax of logits / temperature. B images, N tokens, D channels, V codes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from tokbench.interfaces import Quantized
+from tokbench.quantizers.assignment import assignment_entropies
 from tokbench.quantizers.latents import check_codebook, check_latents
 
-VERSION = 1
+VERSION = 2
 TILE = 2**22  # logits held at once, at least V
 
 
@@ -27,20 +28,37 @@ class IndexBackpropagationQuantizer(nn.Module):
     """A codebook (V, D), drawn from N(0, 1) as in the paper's code, and the greatest-dot-product rule.
 
     `beta` multiplies the commitment; the paper's beta is `codebook_weight`, `quantization_weight` and `beta` are 1 there.
+    `entropy_weight` is w, 0 leaves the entropies out.
     """
 
     def __init__(
-        self, *, dim: int, codebook_size: int, quantization_weight: float, beta: float, codebook_weight: float
+        self,
+        *,
+        dim: int,
+        codebook_size: int,
+        quantization_weight: float,
+        beta: float,
+        codebook_weight: float,
+        entropy_weight: float,
+        gamma: float,
+        temperature: float,
     ) -> None:
         super().__init__()
         check_codebook(dim=dim, codebook_size=codebook_size)
-        self.dim = dim
+        if temperature <= 0:
+            raise ValueError(f"temperature must be > 0, got {temperature}")
+        self.dim, self.temperature = dim, temperature
         self.codebook_sizes = (codebook_size,)
         self.loss_weights = {
             "quantization": float(quantization_weight),
             "commitment": float(beta),
             "codebook": float(codebook_weight),
         }
+        if entropy_weight:
+            self.loss_weights |= {
+                "token_entropy_nats": entropy_weight,
+                "codebook_entropy_nats": -entropy_weight * gamma,
+            }
         self.codebook = nn.Parameter(torch.randn(codebook_size, dim))
 
     def forward(self, z: Tensor) -> Quantized:
@@ -55,6 +73,9 @@ class IndexBackpropagationQuantizer(nn.Module):
                 "commitment": F.mse_loss(z32, codes.detach()),
                 "codebook": F.mse_loss(codes, z32.detach()),
             }
+            if "token_entropy_nats" in self.loss_weights:
+                weight = self.codebook / self.temperature
+                losses |= assignment_entropies(z32.flatten(0, 1), weight, weight.new_zeros(len(weight)))
         return Quantized(z_q.to(z.dtype), indices, losses)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
