@@ -132,7 +132,7 @@ def test_the_report_names_a_corrupt_record_and_keeps_it(swept: tuple[Path, str],
     ("words", "message"),
     [
         (["quantizer=nonsense"], "Available options in 'quantizer':\n"),
-        (["quantizer.levels=[8,1,5]"], "levels must each be >= 2 and <= 1000, got [8, 1, 5]"),
+        (["quantizer.levels=[8,1,5]"], "levels must each be a whole number >= 2 and <= 1000, got [8, 1, 5]"),
         (["quantizer=vq", "quantizer.codebook_size=0"], "codebook_size must be >= 2, got 0"),
         (["quantizer.level=[8]"], "level"),
         (["+quantizer.level=[8]"], "no argument 'level'; it takes: bound"),

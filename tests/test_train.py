@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from tokbench.quantizers.latents import NotFinite
 from tokbench.train import Diverged, Training, fit
 
 OPTIONS = {"steps": 40, "lr": 0.05, "weight_decay": 0.0, "clip": 1.0, "seed": 0}
@@ -95,3 +96,16 @@ def test_flattened_compares_the_end_with_the_middle(last: float, flat: bool) -> 
 def test_steps_must_be_positive() -> None:
     with pytest.raises(ValueError, match="steps must be >= 1, got 0"):
         run(line()[0], steps=0)
+
+
+def test_latents_that_stop_being_finite_are_a_divergence_that_names_the_step() -> None:
+    model, steps = nn.Linear(1, 1), iter(range(1, 100))
+
+    def loss(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        if next(steps) == 3:
+            raise NotFinite("z must be finite, got NaN or infinity in 2 of 2 tokens")
+        return {"loss": model(batch).square().mean()}
+
+    options = {"steps": 5, "lr": 1e-3, "weight_decay": 0.0, "clip": 1.0, "seed": 0}
+    with pytest.raises(Diverged, match=r"z must be finite, got NaN or infinity in 2 of 2 tokens at step 3 of 5"):
+        fit(model, loss, lambda generator: torch.ones(2, 1), validation=lambda: 0.0, **options)

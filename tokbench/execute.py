@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import JsonValue
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokbench import build
 from tokbench.environment import describe
@@ -233,9 +233,10 @@ def _training_measures(prefix: str, training: Training) -> Measures:
 
 def _fallbacks(tokenizer: Tokenizer) -> Measures:
     """Tokens of the training that the rotation trick could not rotate, where it was used."""
-    counts = getattr(getattr(tokenizer, "quantizer", None), "fallbacks", None)
+    modules = tokenizer.modules() if isinstance(tokenizer, nn.Module) else ()
+    counts = [int(found.sum()) for module in modules if isinstance(found := getattr(module, "fallbacks", None), Tensor)]
     key = "training/rotation_fallbacks"
-    return {} if counts is None else {key: measured(key, float(counts.sum()))}
+    return {key: measured(key, sum(counts))} if counts else {}
 
 
 def _curve(training: Training) -> np.ndarray:

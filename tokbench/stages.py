@@ -69,7 +69,13 @@ def _fit_tokenizer(job: Job, tokenizer: Any) -> Training:
         errors = [loss(to_float(part))["reconstruction"] * len(part) for part in validation.split(256)]
         return float(sum(errors)) / len(validation)
 
-    return fit(tokenizer, loss, draw, validation=held_out, **_fit_options(job, "tokenizer"))
+    training = fit(tokenizer, loss, draw, validation=held_out, **_fit_options(job, "tokenizer"))
+    if any(not getattr(module, "initialized", True) for module in tokenizer.modules()):
+        raise ValueError(
+            f"init=kmeans needs as many tokens as codes, {tokenizer.codebook_sizes}, "
+            f"and {options['steps']} steps of {size} images did not hold them"
+        )
+    return training
 
 
 def trained_scheme(

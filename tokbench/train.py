@@ -21,6 +21,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch import Generator, Tensor, nn
 
+from tokbench.quantizers.latents import NotFinite
+
 VERSION = 1
 CHECK_EVERY = 10  # steps between looks for a non-finite loss; the step named is still the first
 FLAT_DROP = 0.02
@@ -90,7 +92,11 @@ class TrainingModule(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the weighted terms."""
-        terms = self.loss(batch)
+        try:
+            terms = self.loss(batch)
+        except NotFinite as error:  # the step before broke the weights: its loss says more, if it was not finite
+            self.check_finite()
+            raise Diverged(f"{error} at step {len(self.history) + 1} of {self.steps}") from None
         self.names = list(terms)
         self.history.append(torch.stack([term.detach().float() for term in terms.values()]))
         if len(self.history) % CHECK_EVERY == 0 or len(self.history) == self.steps:
@@ -99,6 +105,8 @@ class TrainingModule(lightning.LightningModule):
 
     def check_finite(self) -> None:
         """`Diverged` if a term of the last steps is not finite."""
+        if not self.history:
+            return
         recent = torch.stack(self.history[-CHECK_EVERY:]).cpu()
         bad = (~recent.isfinite()).nonzero()
         if len(bad):
@@ -137,8 +145,11 @@ class _KeepBest(Callback):
             return
         model = pl_module.model
         model.eval()
-        with torch.no_grad():
-            loss = self.validation()
+        try:
+            with torch.no_grad():
+                loss = self.validation()
+        except NotFinite as error:
+            raise Diverged(f"{error} in validation after step {step}") from None
         model.train()
         self.seen.append((step, loss))
         if self.best is None or loss < self.best[0]:

@@ -21,7 +21,7 @@ def parts(dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
 def test_values_and_gradients_are_those_of_the_dense_form(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     monkeypatch.setattr(assignment, "TILE", tile)
     inputs, others = parts(), parts()
-    found = assignment_entropies(*inputs)
+    found = assignment_entropies(*inputs, over_ranks=False)
     expected = dense(*others)
     torch.testing.assert_close(found["token_entropy_nats"], expected[0])
     torch.testing.assert_close(found["codebook_entropy_nats"], expected[1])
@@ -33,14 +33,14 @@ def test_values_and_gradients_are_those_of_the_dense_form(monkeypatch: pytest.Mo
 
 def test_uniform_use_of_a_large_codebook_reaches_its_logarithm() -> None:
     size = 2**16
-    found = assignment_entropies(torch.zeros(4, 2), torch.zeros(size, 2), torch.zeros(size))
+    found = assignment_entropies(torch.zeros(4, 2), torch.zeros(size, 2), torch.zeros(size), over_ranks=False)
     assert found["codebook_entropy_nats"].item() == pytest.approx(16 * torch.log(torch.tensor(2.0)).item(), rel=1e-4)
 
 
 def test_sure_assignments_have_no_entropy_and_finite_gradients() -> None:
     codebook = torch.eye(3).requires_grad_()
     z = torch.eye(3).requires_grad_()
-    found = assignment_entropies(z, *squared_distance_logits(codebook, 1e-3))
+    found = assignment_entropies(z, *squared_distance_logits(codebook, 1e-3), over_ranks=False)
     assert found["token_entropy_nats"].item() == pytest.approx(0, abs=1e-6)
     assert found["codebook_entropy_nats"].item() == pytest.approx(torch.log(torch.tensor(3.0)).item())
     sum(found.values()).backward()

@@ -50,7 +50,7 @@ def test_zero_is_a_code_of_odd_levels() -> None:
     assert FiniteScalarQuantizer([5, 5])(torch.zeros(1, 1, 2)).z_q.tolist() == [[[0.0, 0.0]]]
 
 
-@pytest.mark.parametrize("levels", [[8, 1, 5], [], [1001], [1000] * 7])
+@pytest.mark.parametrize("levels", [[8, 1, 5], [], [1001], [1000] * 7, [8.9, 5]])
 def test_refuses_levels(levels: list[int]) -> None:
     with pytest.raises(ValueError, match="levels must"):
         FiniteScalarQuantizer(levels)

@@ -27,6 +27,6 @@ def test_on_sphere_has_norm_one_and_leaves_zero_alone() -> None:
 def test_a_codebook_beyond_memory_is_refused_with_its_size() -> None:
     check_codebook(dim=64, codebook_size=65536)
     with pytest.raises(
-        ValueError, match=r"codebook_size must fit into memory: 1099511627776 codes of 64 channels take 281,4"
+        ValueError, match=r"codebook_size must fit into memory: 1099511627776 codes of 64 channels take 1,688,"
     ):
         check_codebook(dim=64, codebook_size=2**40)

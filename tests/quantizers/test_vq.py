@@ -268,7 +268,7 @@ def test_every_combination_of_options_trains_and_round_trips() -> None:
         ({"code_dim": 0}, "dim must be >= 1, got 0"),
         (
             {"codebook_size": 10**13},
-            "codebook_size must fit into memory: 10000000000000 codes of 4 channels take 160,000",
+            "codebook_size must fit into memory: 10000000000000 codes of 4 channels take 960,000",
         ),
     ],
 )

@@ -9,8 +9,9 @@ import pytest
 from report_factory import file, swept, swept_arrays
 
 from tokbench import build
+from tokbench.metrics.statistics import Difference
 from tokbench.records import RunRecord, read_records
-from tokbench.report.claims import CLAIMS, DEFAULTS, Finding, render_claims, verdict
+from tokbench.report.claims import CLAIMS, DEFAULTS, Finding, _agrees, render_claims, verdict
 from tokbench.report.groups import group_records
 from tokbench.report.view import View
 
@@ -51,10 +52,10 @@ def test_the_verdict_is_a_rule_on_the_comparisons(findings: list[Finding | None]
 @pytest.mark.parametrize(
     ("quality", "word"),
     [
-        ({256: 24.0, 4096: 22.0, 16384: 21.0}, "supported"),
-        ({256: 21.0, 4096: 23.0, 16384: 24.0}, "contradicted"),
-        ({256: 23.0, 4096: 22.0, 16384: 24.0}, "mixed"),
-        ({256: 23.0, 4096: 22.0}, "undecided"),
+        ({240: 23.9, 1000: 24.0, 4375: 22.0, 15360: 21.0}, "supported"),
+        ({240: 20.9, 1000: 21.0, 4375: 23.0, 15360: 24.0}, "contradicted"),
+        ({240: 22.9, 1000: 23.0, 4375: 22.0, 15360: 24.0}, "mixed"),
+        ({1000: 23.0, 4375: 22.0}, "undecided"),
     ],
 )
 def test_a_collapsing_codebook_supports_the_claim_of_collapse(
@@ -65,13 +66,32 @@ def test_a_collapsing_codebook_supports_the_claim_of_collapse(
     assert line.rstrip("| ").endswith(word)
 
 
+@pytest.mark.parametrize(
+    ("interval", "expected", "agrees"),
+    [
+        ((0.2, 0.1, 0.3), 1, True),
+        ((0.2, 0.1, 0.3), -1, False),
+        ((0.2, -0.1, 0.3), 1, None),
+        ((0.01, -0.05, 0.05), 0, True),
+        ((0.01, 0.005, 0.02), 0, True),
+        ((0.3, 0.2, 0.4), 0, False),
+        ((0.1, -0.3, 0.5), 0, None),
+    ],
+)
+def test_an_interval_agrees_disagrees_or_leaves_open(
+    interval: tuple[float, float, float], expected: int, agrees: bool | None
+) -> None:
+    mean, low, high = interval
+    assert _agrees(Difference(mean, low, high, separable=low > 0 or high < 0), expected) is agrees
+
+
 def test_too_few_seeds_decide_nothing(tmp_path: Path) -> None:
-    page = rendered(tmp_path, {256: 24.0, 4096: 22.0, 16384: 21.0}, seeds=2)
+    page = rendered(tmp_path, {1000: 24.0, 4375: 22.0, 15360: 21.0}, seeds=2)
     assert "undecided" in next(line for line in page.splitlines() if line.startswith("| C9 "))
 
 
 def test_a_group_without_the_rows_says_nothing(tmp_path: Path) -> None:
-    assert rendered(tmp_path, {256: 24.0}) == ""
+    assert rendered(tmp_path, {1000: 24.0}) == ""
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
@@ -87,6 +107,6 @@ def test_every_side_is_a_row_that_some_experiment_makes(claim: Any) -> None:
 
 def test_the_defaults_are_those_of_the_confs() -> None:
     config = build.compose(["quantizer=vq", "budget=sweep"])
-    assert config["tokenizer"]["depth"] == DEFAULTS["tokenizer.depth"]
+    assert config["tokenizer"]["depth"] == config["budget"]["tokenizer"]["depth"]
     assert config["quantizer"]["beta"] == DEFAULTS["quantizer.beta"]
     assert config["quantizer"]["codebook_size"] == DEFAULTS["quantizer.codebook_size"]

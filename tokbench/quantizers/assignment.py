@@ -18,13 +18,13 @@ from tokbench.quantizers.ranks import mean_over_ranks
 TILE = 2**22  # logits held at once, at least V
 
 
-def assignment_entropies(z: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+def assignment_entropies(z: Tensor, weight: Tensor, bias: Tensor, *, over_ranks: bool) -> dict[str, Tensor]:
     """E_n[H(p_n)] and H(E_n[p_n]) in nats: scalars "token_entropy_nats", "codebook_entropy_nats".
 
     z (N, D), weight (V, D) and bias (V,) float32. Exact: p log p is 0 at p = 0, no epsilon hides rare codes. The mean runs
-    over the tokens of all ranks.
+    over the tokens of all ranks where `over_ranks`, as in training: all of them must then call this.
     """
-    tokens, codebook = _AssignmentEntropies.apply(z, weight, bias)
+    tokens, codebook = _AssignmentEntropies.apply(z, weight, bias, over_ranks)
     return {"token_entropy_nats": tokens, "codebook_entropy_nats": codebook}
 
 
@@ -40,7 +40,7 @@ def _tiles(num_tokens: int, num_codes: int) -> Iterator[slice]:
 
 class _AssignmentEntropies(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, z: Tensor, weight: Tensor, bias: Tensor, over_ranks: bool) -> tuple[Tensor, Tensor]:
         with torch.autocast(device_type=z.device.type, enabled=False):
             mean, token_entropy = torch.zeros_like(bias), z.new_zeros(())
             for tile in _tiles(len(z), len(weight)):
@@ -48,13 +48,13 @@ class _AssignmentEntropies(torch.autograd.Function):
                 p = log_p.exp()
                 mean += p.sum(dim=0) / len(z)
                 token_entropy -= torch.where(p > 0, p * log_p, 0.0).sum() / len(z)
-            mean = mean_over_ranks(mean)
+            mean = mean_over_ranks(mean) if over_ranks else mean
         ctx.save_for_backward(z, weight, bias, mean)
         return token_entropy, -torch.special.xlogy(mean, mean).sum()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_tokens: Tensor, grad_codebook: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad_tokens: Tensor, grad_codebook: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         z, weight, bias, mean = ctx.saved_tensors
         log_mean = torch.where(mean > 0, mean, 1.0).log()
         grad_z, grad_weight, grad_bias = torch.empty_like(z), torch.zeros_like(weight), torch.zeros_like(bias)
@@ -68,4 +68,4 @@ class _AssignmentEntropies(torch.autograd.Function):
                 grad_z[tile] = grad_logits @ weight
                 grad_weight.addmm_(grad_logits.T, z[tile])
                 grad_bias += grad_logits.sum(dim=0)
-        return grad_z, grad_weight, grad_bias
+        return grad_z, grad_weight, grad_bias, None

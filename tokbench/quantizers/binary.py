@@ -25,7 +25,7 @@ def check_options(*, dim: int, entropy_weight: float, temperature: float) -> Non
         raise ValueError(f"dim must be >= 1 and <= {MAX_BITS}, got {dim}")
     if entropy_weight and dim > MAX_ENTROPY_BITS:
         raise ValueError(f"entropy_weight must be 0 where dim > {MAX_ENTROPY_BITS}, got {entropy_weight} at dim {dim}")
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")
 
 
@@ -44,10 +44,14 @@ def indices_to_bits(indices: Tensor, dim: int) -> Tensor:
     return ((indices[..., None] >> _shifts(dim, indices.device)) & 1).bool()
 
 
-def entropies(logits: Tensor) -> dict[str, Tensor]:
-    """E_n[H(p_n)] and H(E_n[p_n]) in nats of float logits (..., D): scalars "token_entropy_nats", "codebook_entropy_nats"."""
+def entropies(logits: Tensor, *, over_ranks: bool) -> dict[str, Tensor]:
+    """E_n[H(p_n)] and H(E_n[p_n]) in nats of float logits (..., D): scalars "token_entropy_nats", "codebook_entropy_nats".
+
+    The mean runs over the tokens of all ranks where `over_ranks`, as in training: all of them must then call this.
+    """
     logits = logits.reshape(-1, logits.shape[-1])
-    return {"token_entropy_nats": token_entropy(logits), "codebook_entropy_nats": codebook_entropy(logits)}
+    of_codebook = codebook_entropy(logits, over_ranks=over_ranks)
+    return {"token_entropy_nats": token_entropy(logits), "codebook_entropy_nats": of_codebook}
 
 
 def token_entropy(logits: Tensor) -> Tensor:
@@ -56,14 +60,15 @@ def token_entropy(logits: Tensor) -> Tensor:
     return (F.softplus(-size) + size * torch.sigmoid(-size)).sum(dim=-1).mean()
 
 
-def codebook_entropy(logits: Tensor) -> Tensor:
+def codebook_entropy(logits: Tensor, *, over_ranks: bool = False) -> Tensor:
     """H(mean_n p_n) in nats, for logits (N, D): 2 N V FLOPs, and memory of N sqrt(V) + V.
 
     The value is that of xlogy, whose gradient is NaN where a probability underflows to 0: there it is 0 here, and elsewhere
     -log p, the constant -1 left out because the probabilities sum to one.
     """
     half = logits.shape[-1] // 2
-    mean = mean_over_ranks(_assignment(logits[:, :half]).T @ _assignment(logits[:, half:]) / len(logits))
+    mean = _assignment(logits[:, :half]).T @ _assignment(logits[:, half:]) / len(logits)
+    mean = mean_over_ranks(mean) if over_ranks else mean
     log = torch.where(mean > 0, mean, 1.0).log().detach()
     return -(mean * log).sum()
 

@@ -49,7 +49,7 @@ class BinarySphericalQuantizer(nn.Module):
             u = on_sphere(z.float())
             losses = {"commitment": F.mse_loss(u, codes)}
             if self.entropy_weight:
-                losses |= entropies(4 * u / (self.temperature * self.dim**0.5))
+                losses |= entropies(4 * u / (self.temperature * self.dim**0.5), over_ranks=self.training)
             z_q = straight_through(u, codes)
         return Quantized(z_q.to(z.dtype), bits_to_indices(bits), losses)
 

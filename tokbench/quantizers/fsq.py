@@ -141,9 +141,9 @@ def _say(text: str) -> None:
 
 
 def _check_levels(levels: Sequence[int]) -> list[int]:
-    levels = [int(level) for level in levels]
-    if not levels or not all(2 <= level <= MAX_LEVEL for level in levels):
-        raise ValueError(f"levels must each be >= 2 and <= {MAX_LEVEL}, got {levels}")
+    levels = list(levels)
+    if not levels or not all(isinstance(level, int) and 2 <= level <= MAX_LEVEL for level in levels):
+        raise ValueError(f"levels must each be a whole number >= 2 and <= {MAX_LEVEL}, got {levels}")
     if prod(levels) >= 2**63:
         raise ValueError(f"levels must have a product below 2^63, got {levels}")
     return levels

@@ -45,7 +45,7 @@ class IndexBackpropagationQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         check_codebook(dim=dim, codebook_size=codebook_size)
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature must be > 0, got {temperature}")
         self.dim, self.temperature = dim, temperature
         self.codebook_sizes = (codebook_size,)
@@ -75,7 +75,9 @@ class IndexBackpropagationQuantizer(nn.Module):
             }
             if "token_entropy_nats" in self.loss_weights:
                 weight = self.codebook / self.temperature
-                losses |= assignment_entropies(z32.flatten(0, 1), weight, weight.new_zeros(len(weight)))
+                losses |= assignment_entropies(
+                    z32.flatten(0, 1), weight, weight.new_zeros(len(weight)), over_ranks=self.training
+                )
         return Quantized(z_q.to(z.dtype), indices, losses)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:

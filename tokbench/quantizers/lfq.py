@@ -46,7 +46,7 @@ class LookupFreeQuantizer(nn.Module):
         with torch.autocast(device_type=z.device.type, enabled=False):
             losses = {"commitment": F.mse_loss(z.float(), codes)}
             if self.entropy_weight:
-                losses |= entropies(4 * z.float() / self.temperature)
+                losses |= entropies(4 * z.float() / self.temperature, over_ranks=self.training)
         return Quantized(straight_through(z, codes.to(z.dtype)), bits_to_indices(bits), losses)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:

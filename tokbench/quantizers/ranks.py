@@ -32,7 +32,7 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     """
     if num_ranks() == 1:
         return values
-    return values + (sum_over_ranks(values) / num_ranks() - values.detach())
+    return sum_over_ranks(values) / num_ranks() + (values - values.detach())
 
 
 @torch.no_grad()

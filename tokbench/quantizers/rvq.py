@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from tokbench.interfaces import Quantized, Quantizer
-from tokbench.quantizers.estimators import Estimator, resolve
+from tokbench.quantizers.estimators import Estimator, resolve, rotation_fallbacks, straight_through
 from tokbench.quantizers.latents import check_latents
 from tokbench.quantizers.nearest import nearest_code
+from tokbench.quantizers.ranks import sum_over_ranks
 
 VERSION = 1
 
@@ -29,6 +30,7 @@ class ResidualQuantizer(nn.Module):
     """
 
     stages: Any  # ModuleList of quantizers
+    fallbacks: Tensor
 
     def __init__(
         self, *, stage: Callable[[], Quantizer], num_stages: int, estimator: str | Estimator, dropout: float = 0.0
@@ -43,6 +45,7 @@ class ResidualQuantizer(nn.Module):
             raise ValueError(f"stage must have one codebook, got codebook sizes {made[0].codebook_sizes}")
         self.stages = nn.ModuleList(made)
         self.dim, self.dropout, self.estimator = made[0].dim, dropout, resolve(estimator)
+        self.register_buffer("fallbacks", torch.zeros(2, dtype=torch.int64))
         self.codebook_sizes = tuple(size for part in made for size in part.codebook_sizes)
         self.factors = tuple(getattr(part, "factors", (part.codebook_sizes,))[0] for part in made)
 
@@ -65,6 +68,8 @@ class ResidualQuantizer(nn.Module):
             losses = {name: losses.get(name, 0.0) + loss for name, loss in quantized.losses.items()}
             residual = residual - codes[-1]
         total = self._sum(codes, self._kept(z))
+        if self.training and self.estimator is not straight_through:
+            self.fallbacks += sum_over_ranks(torch.stack([mask.sum() for mask in rotation_fallbacks(z, total)]))
         return Quantized(self.estimator(z, total.to(z.dtype)), join(indices), losses)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:

@@ -27,6 +27,9 @@ class ShiftedQuantizer(nn.Module):
         super().__init__()
         self.inner, self.offset = inner(), offset
         self.dim, self.codebook_sizes = self.inner.dim, self.inner.codebook_sizes
+        if len(self.codebook_sizes) > 1:
+            raise ValueError(f"inner must have one codebook, got codebook sizes {self.codebook_sizes}")
+        self.factors = getattr(self.inner, "factors", (self.codebook_sizes,))
 
     @property
     def loss_weights(self) -> Mapping[str, float]:

@@ -8,6 +8,8 @@ trick (arXiv:2410.06424). B images, N tokens, D channels, C channels of a code (
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -65,7 +67,9 @@ class VectorQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         channels = dim if code_dim is None else code_dim
-        check_codebook(dim=min(dim, channels), codebook_size=codebook_size)
+        if dim < 1:
+            raise ValueError(f"dim must be >= 1, got {dim}")
+        check_codebook(dim=channels, codebook_size=codebook_size)
         _check(
             init=init,
             ema_decay=ema_decay,
@@ -131,7 +135,7 @@ class VectorQuantizer(nn.Module):
         losses["commitment"] = F.mse_loss(latents, codes.detach())
         if "token_entropy_nats" in self.loss_weights:
             weight, bias = squared_distance_logits(codebook, self.temperature)
-            losses |= assignment_entropies(latents.flatten(0, 1), weight, bias)
+            losses |= assignment_entropies(latents.flatten(0, 1), weight, bias, over_ranks=self.training)
         return losses
 
     @torch.no_grad()
@@ -193,12 +197,12 @@ class VectorQuantizer(nn.Module):
 def _check(
     *, init: str | float, ema_decay: float | None, restart_below: float, restart_decay: float, temperature: float
 ) -> None:
-    if init not in ("uniform", "kmeans") and not (isinstance(init, float) and init > 0):
+    if init not in ("uniform", "kmeans") and not (isinstance(init, float) and 0 < init < inf):
         raise ValueError(f"init must be uniform, kmeans or a deviation > 0 such as 0.5, got {init!r}")
     for name, decay in (("ema_decay", 0.0 if ema_decay is None else ema_decay), ("restart_decay", restart_decay)):
         if not 0 <= decay < 1:
             raise ValueError(f"{name} must be >= 0 and < 1, got {decay}")
     if not 0 <= restart_below < 1:
         raise ValueError(f"restart_below must be >= 0 and < 1, a part of even use, got {restart_below}")
-    if temperature <= 0:
+    if not temperature > 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tokbench.metrics.statistics import Difference
 from tokbench.report.formatting import EMPTY, markdown_table, number
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rows import Row, flatten, summarize
@@ -17,6 +18,7 @@ from tokbench.report.view import View
 
 Settings = Mapping[str, Any]
 SIGNS = {1: "above", -1: "below", 0: "no change"}
+SAME_DB = 0.1  # an interval inside it is no change, one outside it is
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,13 @@ class Side:
     settings: Settings
 
     def find(self, view: View) -> Row | None:
-        """The row with these settings, and the defaults in all others that the claims vary; None without one."""
+        """The one row with these settings, and the defaults in all others that the claims vary; None of none or several."""
         wanted = {**DEFAULTS, **self.settings}
-        return next((row for row in view.rows if row.records[0].name == self.name and _fits(row, wanted)), None)
+        found = [row for row in view.rows if row.records[0].name == self.name and _fits(row, wanted)]
+        return found[0] if len(found) == 1 else None
 
 
 DEFAULTS: Settings = {
-    "tokenizer.depth": 1,
     "quantizer.codebook_size": 1000,
     "quantizer.init": "uniform",
     "quantizer.beta": 0.25,
@@ -94,6 +96,7 @@ def render_claims(view: View) -> list[str]:
 
 RULE = (
     "Supported: every comparison agrees. Contradicted: none agrees, and one disagrees. Mixed: some agree, some disagree."
+    f" No change: the interval lies within {SAME_DB} dB of 0."
     f" Undecided: otherwise, such as intervals that hold 0, rows that are missing, or fewer than {MIN_SEEDS} seeds."
     " All of it at this scale only: small networks, short training, small images."
 )
@@ -115,9 +118,7 @@ def _compare(view: View, pair: Pair) -> Finding | None:
     if first is None or second is None or found is None:
         return None
     difference, seeds = found
-    sign = (1 if difference.mean > 0 else -1) if difference.separable else 0
-    enough = seeds >= MIN_SEEDS
-    agrees = None if not enough or (sign == 0 and pair.expected != 0) else sign == pair.expected
+    agrees = _agrees(difference, pair.expected) if seeds >= MIN_SEEDS else None
     cells = (
         pair.label,
         SIGNS[pair.expected],
@@ -131,6 +132,15 @@ def _compare(view: View, pair: Pair) -> Finding | None:
     return Finding(cells, agrees)
 
 
+def _agrees(difference: Difference, expected: int) -> bool | None:
+    """Whether the interval lies where the claim expects it; None where it holds both answers."""
+    if expected == 0:
+        inside = difference.low > -SAME_DB and difference.high < SAME_DB
+        outside = difference.low > SAME_DB or difference.high < -SAME_DB
+        return True if inside else False if outside else None
+    return (difference.mean > 0) == (expected > 0) if difference.separable else None
+
+
 def _both(first: Row, second: Row, key: str) -> str:
     return " / ".join(_mean(row, key) for row in (first, second))
 
@@ -142,7 +152,9 @@ def _mean(row: Row, key: str) -> str:
 
 def _fits(row: Row, wanted: Settings) -> bool:
     config = flatten(row.records[0].config)
-    return all(config.get(key, DEFAULTS.get(key)) == value for key, value in wanted.items())
+    depth = config.get("budget.tokenizer.depth")  # the budget's own, unless the claim wants another
+    same_depth = "tokenizer.depth" in wanted or config.get("tokenizer.depth") == depth
+    return same_depth and all(config.get(key, DEFAULTS.get(key)) == value for key, value in wanted.items())
 
 
 def _size(name: str, codes: int) -> Side:
@@ -169,12 +181,12 @@ def _shifted(estimator: str, offset: float) -> Side:
 
 
 def _crossing(name: str) -> tuple[Pair, ...]:
-    pairs = [(codes, -1) for codes in (16, 64, 256)] + [(codes, 1) for codes in (4096, 16384, 65536)]
-    return tuple(Pair(f"FSQ - {name}, V near {v}", _size("fsq_sized", v), _size(name, v), sign) for v, sign in pairs)
+    pairs = [(codes, -1) for codes in (15, 64, 240)] + [(codes, 1) for codes in (4375, 15360, 64000)]
+    return tuple(Pair(f"FSQ - {name}, V = {v}", _size("fsq_sized", v), _size(name, v), sign) for v, sign in pairs)
 
 
 _FEW = ([4] * 6, [2] * 12)
-_FULL = [7, 5, 5, 5, 5]
+_FULL = ([8] * 4, [7, 5, 5, 5, 5])
 CLAIMS = (
     Claim(
         "C5", "arXiv:2309.15505", "below 2^10 codes VQ is slightly better than FSQ, above it FSQ is", _crossing("vq")
@@ -183,8 +195,8 @@ CLAIMS = (
     Claim(
         "C6",
         "arXiv:2309.15505, A.4.1",
-        "at some 4096 codes, levels below five are worse than [7,5,5,5,5]",
-        tuple(Pair(f"{_FULL} - {few}", _levels(_FULL), _levels(few), 1) for few in _FEW),
+        "levels below five are worse than levels of five or more, at 4096 codes (the paper's own set has 4375)",
+        tuple(Pair(f"{full} - {few}", _levels(full), _levels(few), 1) for full in _FULL for few in _FEW),
     ),
     Claim(
         "C8",
@@ -200,12 +212,16 @@ CLAIMS = (
         "C9",
         "kexue.fm/archives/9826",
         "plain VQ gets worse as its codebook grows (5000 codes worse than 500)",
-        tuple(Pair(f"plain VQ, V {v} - 256", _size("vq", v), _size("vq", 256), -1) for v in (4096, 16384)),
+        tuple(
+            Pair(f"plain VQ, V = {v} - {w}", _size("vq", v), _size("vq", w), -1)
+            for v in (4375, 15360)
+            for w in (240, 1000)
+        ),
     ),
     Claim(
         "C10",
         "arXiv:2410.06424",
-        "the rotation trick reconstructs better than straight-through",
+        "the rotation trick reconstructs better than straight-through (in pixels, not in the paper's own VQ-VAE of 1024 codes)",
         (
             Pair("rotation - straight-through, plain VQ", Side("vq_rotation", {}), Side("vq", {}), 1),
             Pair("the same from k-means", *_both_estimators("kmeans", 0.25), 1),
@@ -230,6 +246,20 @@ CLAIMS = (
         tuple(
             Pair(f"{estimator}, offset 16 - 0", _shifted(estimator, 16.0), _shifted(estimator, 0.0), sign)
             for estimator, sign in (("rotation", -1), ("straight_through", 0))
+        ),
+    ),
+    Claim(
+        "C12, by the rule",
+        "arXiv:2410.06424, algorithm 1",
+        "far from the origin the rotation trick is straight-through: angles vanish and the ratio of norms is 1",
+        tuple(
+            Pair(
+                f"rotation - straight-through, offset {c:g}",
+                _shifted("rotation", c),
+                _shifted("straight_through", c),
+                0,
+            )
+            for c in (4.0, 16.0)
         ),
     ),
 )
