@@ -50,30 +50,26 @@ class _Rotation(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         z, codes = ctx.saved_tensors
-        with torch.enable_grad(), torch.autocast(device_type=z.device.type, enabled=False):
-            z = z.detach().requires_grad_()
-            (found,) = torch.autograd.grad(_turned(z, codes.float(), *ctx.options), z, grad.float())
-        return found, None, None, None
+        with torch.autocast(device_type=z.device.type, enabled=False):
+            found = _turned_back(grad.float(), z.float(), codes.float(), *ctx.options)
+        return found.to(z.dtype), None, None, None
 
 
-def _turned(z: Tensor, q: Tensor, radial: bool, rescale: bool) -> Tensor:
-    """(..., D) float32 z turned onto q and scaled to its norm, with the gradient of the linear map for z alone."""
-    z32 = z.float()
-    sg = z32.detach()
-    z_norm, q_norm = sg.norm(dim=-1, keepdim=True), q.norm(dim=-1, keepdim=True)
-    small, opposite = (mask[..., None] for mask in rotation_fallbacks(sg, q))
+def _turned_back(grad: Tensor, z: Tensor, q: Tensor, radial: bool, rescale: bool) -> Tensor:
+    """(..., D) float32 (|q| / |z|) R^T grad, where R = I - 2 a a^T + 2 q^ z^^T with a along z^ + q^."""
+    small, opposite = (mask[..., None] for mask in rotation_fallbacks(z, q))
     tiny = torch.finfo(torch.float32).tiny
-    z_hat, q_hat = sg / z_norm.clamp_min(tiny), q / q_norm.clamp_min(tiny)
+    z_norm, q_norm = z.norm(dim=-1, keepdim=True).clamp_min(tiny), q.norm(dim=-1, keepdim=True)
+    z_hat, q_hat = z / z_norm, q / q_norm.clamp_min(tiny)
     axis = torch.where(opposite, z_hat - q_hat, z_hat + q_hat)
-    axis = axis / axis.norm(dim=-1, keepdim=True).clamp_min(tiny)
+    axis /= axis.norm(dim=-1, keepdim=True).clamp_min(tiny)
+    scaled = grad * (q_norm / z_norm).masked_fill(small, 0.0) if rescale else grad.masked_fill(small, 0.0)
+    along = 2 * (scaled * q_hat).sum(-1, keepdim=True).masked_fill(opposite, 0.0)
+    back = (along * z_hat).add_(scaled)
+    back -= 2 * (scaled * axis).sum(-1, keepdim=True) * axis
     if not radial:
-        z32 = z32 - (z32 * z_hat).sum(-1, keepdim=True) * z_hat
-    mirrored = z32 - 2 * (z32 * axis).sum(-1, keepdim=True) * axis
-    turned = mirrored + 2 * (z32 * z_hat).sum(-1, keepdim=True) * q_hat
-    moved = torch.where(opposite, mirrored, turned)
-    if rescale:
-        moved = moved * (q_norm / z_norm.clamp_min(tiny)).where(~small, 0.0)
-    return torch.where(small, z.float(), moved)
+        back = back - (back * z_hat).sum(-1, keepdim=True) * z_hat
+    return torch.where(small, grad, back)
 
 
 def rotation_fallbacks(z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
