@@ -39,7 +39,8 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
         codes, tokens = codes - centre, z.detach().reshape(-1, z.shape[-1]).float() - centre
         table = torch.cat((codes, codes.square().sum(dim=1, keepdim=True) / -2), dim=1)
         tokens = F.pad(tokens, (0, 1, 0, max(MIN_ROWS - len(tokens), 0)), value=1.0)
-        search = _search_groups if z.device.type == "cpu" else _search_at_once
+        one_tile = len(table) >= MIN_CODES and len(tokens) * len(table) <= TOKEN_TILE * CODE_TILE
+        search = _search_groups if z.device.type == "cpu" and not one_tile else _search_at_once
         found = search(tokens, table)[: z.shape[:-1].numel()]
     return found.view(z.shape[:-1])
 
@@ -47,7 +48,8 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
 def _search_at_once(tokens: Tensor, table: Tensor) -> Tensor:
     """(N,) indices for tokens (N, D + 1) and codes (V, D + 1), all codes of as many tokens as GPU_TILE scores allow."""
     rows = max(GPU_TILE // len(table), 1)
-    return torch.cat([(part @ table.T).max(dim=1).indices for part in tokens.split(rows)])
+    codes, bias = table[:, :-1], table[:, -1]
+    return torch.cat([torch.addmm(bias, part[:, :-1], codes.T).max(dim=1).indices for part in tokens.split(rows)])
 
 
 def _search_groups(tokens: Tensor, table: Tensor) -> Tensor:
