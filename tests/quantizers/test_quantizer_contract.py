@@ -33,7 +33,7 @@ def quantizer(request: pytest.FixtureRequest):
 
 def test_there_is_a_conf_for_each_quantizer_module() -> None:
     used = {node["_target_"].split(".")[2] for node in NODES.values() if node}
-    helpers = {"nearest", "estimators", "binary", "assignment", "kmeans", "latents", "ranks", "__init__"}
+    helpers = {"nearest", "estimators", "binary", "assignment", "kmeans", "latents", "parts", "ranks", "__init__"}
     assert used == {path.stem for path in Path(build.ROOT, "tokbench", "quantizers").glob("*.py")} - helpers
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tokbench.interfaces import Quantized, Quantizer
 from tokbench.quantizers.latents import check_latents
 from tokbench.quantizers.nearest import nearest_code
-from tokbench.quantizers.rvq import join, split
+from tokbench.quantizers.parts import factors_of, join, make_parts, sizes_of, split
 
 VERSION = 1
 
@@ -27,15 +27,10 @@ class ProductQuantizer(nn.Module):
 
     def __init__(self, *, group: Callable[[], Quantizer], num_groups: int) -> None:
         super().__init__()
-        if num_groups < 1:
-            raise ValueError(f"num_groups must be >= 1, got {num_groups}")
-        made: list[Any] = [group() for _ in range(num_groups)]
-        if any(len(part.codebook_sizes) != 1 for part in made):
-            raise ValueError(f"group must have one codebook, got codebook sizes {made[0].codebook_sizes}")
+        made = make_parts(group, num_groups, what="group")
         self.groups = nn.ModuleList(made)
         self.dim, self.width = sum(part.dim for part in made), made[0].dim
-        self.codebook_sizes = tuple(size for part in made for size in part.codebook_sizes)
-        self.factors = tuple(getattr(part, "factors", (part.codebook_sizes,))[0] for part in made)
+        self.codebook_sizes, self.factors = sizes_of(made), factors_of(made)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:

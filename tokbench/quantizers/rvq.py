@@ -7,7 +7,7 @@ B images, N tokens, D channels, K stages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from tokbench.interfaces import Quantized, Quantizer
 from tokbench.quantizers.estimators import Estimator, resolve, rotation_fallbacks, straight_through
 from tokbench.quantizers.latents import check_latents
 from tokbench.quantizers.nearest import nearest_code
+from tokbench.quantizers.parts import factors_of, join, make_parts, sizes_of, split
 from tokbench.quantizers.ranks import sum_over_ranks
 
 VERSION = 1
@@ -36,18 +37,13 @@ class ResidualQuantizer(nn.Module):
         self, *, stage: Callable[[], Quantizer], num_stages: int, estimator: str | Estimator, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        if num_stages < 1:
-            raise ValueError(f"num_stages must be >= 1, got {num_stages}")
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be in [0, 1], got {dropout}")
-        made: list[Any] = [stage() for _ in range(num_stages)]
-        if any(len(part.codebook_sizes) != 1 for part in made):
-            raise ValueError(f"stage must have one codebook, got codebook sizes {made[0].codebook_sizes}")
+        made = make_parts(stage, num_stages, what="stage")
         self.stages = nn.ModuleList(made)
         self.dim, self.dropout, self.estimator = made[0].dim, dropout, resolve(estimator)
         self.register_buffer("fallbacks", torch.zeros(2, dtype=torch.int64))
-        self.codebook_sizes = tuple(size for part in made for size in part.codebook_sizes)
-        self.factors = tuple(getattr(part, "factors", (part.codebook_sizes,))[0] for part in made)
+        self.codebook_sizes, self.factors = sizes_of(made), factors_of(made)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
@@ -100,13 +96,3 @@ class ResidualQuantizer(nn.Module):
         for place, code in enumerate(codes):
             total = total + (code if kept is None else code * (kept > place))
         return total
-
-
-def join(indices: Sequence[Tensor]) -> Tensor:
-    """(B, N, K) of K tensors (B, N); the only one itself where K is 1."""
-    return indices[0] if len(indices) == 1 else torch.stack(list(indices), dim=-1)
-
-
-def split(indices: Tensor, count: int) -> Sequence[Tensor]:
-    """The inverse of `join`, for K = count."""
-    return [indices] if count == 1 else indices.unbind(-1)
