@@ -149,3 +149,15 @@ def test_a_node_inside_a_node_is_a_maker_of_its_object() -> None:
 def test_versions_see_nodes_inside_nodes() -> None:
     config = build.compose(["quantizer=rvq"])
     assert {"quantizers.rvq", "quantizers.vq"} <= set(build.versions([config["quantizer"]], ()))
+
+
+def test_a_key_younger_than_the_records_is_hashed_only_where_it_says_something_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(build, "LATER", {"tokenizer.layout": "grid", "extra": None})
+    before = {"seed": 0, "tokenizer": {"width": 4}}
+    grid = {"seed": 0, "extra": None, "tokenizer": {"width": 4, "layout": "grid"}}
+    line = {"seed": 0, "extra": None, "tokenizer": {"width": 4, "layout": "queries_causal"}}
+    assert build.run_hash(grid, {}, {}) == build.run_hash(before, {}, {})
+    assert build.hashed(grid) == before
+    assert build.run_hash(line, {}, {}) != build.run_hash(before, {}, {})

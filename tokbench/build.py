@@ -15,6 +15,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["TOKBENCH_ROOT"] = str(ROOT)  # conf/config.yaml anchors its paths here
 NOT_HASHED = ("results_dir", "cache_dir", "force", "logger", "experiment")
+# Keys younger than the first records, with the value that says what runs did before: left out of the hash at that value.
+LATER: dict[str, Any] = {}
 
 
 def compose(overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -124,12 +126,19 @@ def digest(*parts: Any) -> str:
 
 def hashed(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of the config makes a run what it is: not where files lie, nor how it is logged."""
-    return _without_root({key: value for key, value in config.items() if key not in NOT_HASHED})
+    return _without_root(_without_later({key: value for key, value in config.items() if key not in NOT_HASHED}))
 
 
 def run_hash(config: Mapping[str, Any], fingerprints: Mapping[str, str], used: Mapping[str, int]) -> str:
     """8 hex digits over the resolved config, the data's fingerprints and the versions used, never the commit."""
     return digest(hashed(config), dict(fingerprints), dict(used))[:8]
+
+
+def _without_later(value: Any, path: str = "") -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    inner = {k: _without_later(v, f"{path}{k}.") for k, v in value.items()}
+    return {k: v for k, v in inner.items() if f"{path}{k}" not in LATER or v != LATER[f"{path}{k}"]}
 
 
 def _without_root(value: Any) -> Any:
