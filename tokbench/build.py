@@ -41,7 +41,8 @@ def plain(config: Any, options: Mapping[str, Any], overrides: Iterable[str]) -> 
         OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True
     )
     values: dict[str, Any] = container
-    values.pop("experiments", None)
+    for note in ("experiments", "about"):  # what a file of experiments/ says of itself
+        values.pop(note, None)
     given = {o.lstrip("+").split("=")[0] for o in overrides}
     if "tokenizer._target_" in given:
         values["tokenizer"] = {k: v for k, v in values["tokenizer"].items() if f"tokenizer.{k}" in given}

@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_factory import file, swept, swept_arrays
+import yaml
+from report_factory import file, measure, swept, swept_arrays
+from scipy import stats
 
 from tokbench import build
 from tokbench.metrics.statistics import Difference
 from tokbench.records import RunRecord, read_records
-from tokbench.report.claims import CLAIMS, DEFAULTS, Finding, _agrees, render_claims, verdict
+from tokbench.report.claims import Claim, load_claims, render_claims, verdict
 from tokbench.report.groups import group_records
+from tokbench.report.rules import DEFAULTS, Finding, agrees, difference, expand
 from tokbench.report.view import View
 
-YES, NO, OPEN = (Finding((), agrees) for agrees in (True, False, None))
+YES, NO, OPEN = (Finding("", "", "", "", "", 3, vote) for vote in (True, False, None))
 
 
 def shifted(record: RunRecord, psnr_db: float) -> dict[str, Any]:
@@ -67,22 +70,74 @@ def test_a_collapsing_codebook_supports_the_claim_of_collapse(
 
 
 @pytest.mark.parametrize(
-    ("interval", "expected", "agrees"),
+    ("interval", "expected", "vote"),
     [
-        ((0.2, 0.1, 0.3), 1, True),
-        ((0.2, 0.1, 0.3), -1, False),
-        ((0.2, -0.1, 0.3), 1, None),
-        ((0.01, -0.05, 0.05), 0, True),
-        ((0.01, 0.005, 0.02), 0, True),
-        ((0.3, 0.2, 0.4), 0, False),
-        ((0.1, -0.3, 0.5), 0, None),
+        ((0.2, 0.1, 0.3), "above", True),
+        ((0.2, 0.1, 0.3), "below", False),
+        ((-0.2, -0.3, -0.1), "below", True),
+        ((0.2, -0.1, 0.3), "above", None),
+        ((0.03, 0.01, 0.05), "above", False),  # no effect that counts
+        ((0.08, 0.01, 0.15), "above", None),
+        ((0.01, -0.05, 0.05), "no change", True),
+        ((0.01, 0.005, 0.02), "no change", True),
+        ((0.3, 0.2, 0.4), "no change", False),
+        ((0.1, -0.3, 0.5), "no change", None),
     ],
 )
 def test_an_interval_agrees_disagrees_or_leaves_open(
-    interval: tuple[float, float, float], expected: int, agrees: bool | None
+    interval: tuple[float, float, float], expected: Any, vote: bool | None
 ) -> None:
     mean, low, high = interval
-    assert _agrees(Difference(mean, low, high, separable=low > 0 or high < 0), expected) is agrees
+    gap = Difference(mean, low, high, separable=low > 0 or high < 0)
+    assert agrees(gap, expected, 0.1) is vote
+
+
+def test_a_measure_without_values_of_single_images_is_compared_over_seeds(tmp_path: Path) -> None:
+    """Student's t over paired seeds, against scipy's own interval."""
+    usage = {240: [50.0, 60.0, 55.0, 58.0], 1000: [40.0, 41.0, 47.0, 40.0]}
+    for codes, values in usage.items():
+        for seed, value in enumerate(values):
+            made = swept("vq", codes, seed)
+            file(
+                swept("vq", codes, seed, metrics=made.metrics | {"bits/usage": measure("bits/usage", value)}), tmp_path
+            )
+    (group,) = group_records(read_records(tmp_path / "runs"))
+    view = View(group, tmp_path / "runs")
+    found = difference(view, *view.rows, "bits/usage")
+    assert found is not None
+    known = stats.ttest_rel(usage[240], usage[1000])
+    low, high = known.confidence_interval(0.95)
+    assert (found[0].mean, found[0].low, found[0].high) == pytest.approx((13.75, low, high))
+    assert found[1:] == (4, "share")
+
+
+def test_a_pair_stands_for_each_combination_of_its_settings() -> None:
+    family = {"label": "b {quantizer.beta}", "first": "vq", "second": {"name": "fsq"}, "expected": "above"}
+    pairs = list(expand({**family, "each": {"quantizer.beta": [1, 4], "quantizer.init": ["kmeans"]}}))
+    assert [pair["label"] for pair in pairs] == ["b 1", "b 4"]
+    assert pairs[1]["first"] == {"name": "vq", "quantizer.beta": 4, "quantizer.init": "kmeans"}
+
+
+@pytest.mark.parametrize(
+    ("about", "wrong"),
+    [
+        ({"question": "q"}, "must hold question, tier"),
+        ({"question": "q", "tier": "laptop"}, "must be one of cpu, gpu, reference, got 'laptop'"),
+        ({"question": "q", "tier": "cpu", "claims": [{"name": "C1"}]}, "missing"),
+        ({"question": "q", "tier": "cpu", "claims": [{"name": "C1", "colour": 1}]}, "colour"),
+    ],
+)
+def test_a_file_that_says_too_little_of_its_claims_is_named(tmp_path: Path, about: Any, wrong: str) -> None:
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump({"about": about}))
+    with pytest.raises(ValueError, match=r"some\.yaml.*") as found:
+        load_claims(tmp_path)
+    assert wrong in str(found.value)
+
+
+def test_every_experiment_says_what_it_asks_and_where_it_can_run() -> None:
+    for path in (build.ROOT / "experiments").glob("*.yaml"):
+        about = yaml.safe_load(path.read_text())["about"]
+        assert about["question"].endswith("?") or about["question"], path.name
 
 
 def test_too_few_seeds_decide_nothing(tmp_path: Path) -> None:
@@ -94,15 +149,17 @@ def test_a_group_without_the_rows_says_nothing(tmp_path: Path) -> None:
     assert rendered(tmp_path, {1000: 24.0}) == ""
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
-def test_every_side_is_a_row_that_some_experiment_makes(claim: Any) -> None:
+@pytest.mark.parametrize(
+    "claim", [c for c in load_claims() if c.verdict["rule"] == "signs"], ids=lambda claim: claim.name
+)
+def test_every_side_is_a_row_that_some_experiment_makes(claim: Claim) -> None:
     names = {path.stem for path in (build.ROOT / "conf" / "quantizer").glob("*.yaml")}
     names |= {
         build.compose([f"experiments={path.stem}"])["name"] for path in (build.ROOT / "experiments").glob("*.yaml")
     }
-    for pair in claim.pairs:
-        for side in (pair.first, pair.second):
-            assert side.name in names
+    for family in claim.verdict["pairs"]:
+        for pair in expand(family):
+            assert {pair["first"]["name"], pair["second"]["name"]} <= names
 
 
 def test_the_defaults_are_those_of_the_confs() -> None:

@@ -1,0 +1,149 @@
+"""The rules by which records decide a claim: each gives what became of its comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from tokbench.metrics.statistics import Difference
+from tokbench.report.formatting import EMPTY, number
+from tokbench.report.ranking import MIN_SEEDS
+from tokbench.report.rows import Row, flatten, summarize
+from tokbench.report.view import LEVEL, View
+
+ARRAYS = {"reconstruction/psnr_db": "psnr_db", "reconstruction/ssim": "ssim"}  # measures with a value an image
+Expected = Literal["above", "below", "no change"]
+DEFAULTS: Mapping[str, Any] = {  # of what the claims vary, where a side does not say
+    "quantizer.codebook_size": 1000,
+    "quantizer.init": "uniform",
+    "quantizer.beta": 0.25,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one comparison, as text; `agrees` is None where the records leave it open."""
+
+    label: str
+    expected: str
+    effect: str
+    interval: str
+    unit: str
+    seeds: int
+    agrees: bool | None
+    shown: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def word(self) -> str:
+        return {True: "yes", False: "no", None: "undecided"}[self.agrees]
+
+
+def find_row(view: View, side: str | Mapping[str, Any]) -> Row | None:
+    """The one row of that name and those dotted settings, other settings as in DEFAULTS; None of none or several."""
+    side = {"name": side} if isinstance(side, str) else side
+    wanted = {**DEFAULTS, **{key: value for key, value in side.items() if key != "name"}}
+    found = [row for row in view.rows if row.records[0].name == side["name"] and _fits(row, wanted)]
+    return found[0] if len(found) == 1 else None
+
+
+def _fits(row: Row, wanted: Mapping[str, Any]) -> bool:
+    config = flatten(row.records[0].config)
+    depth = config.get("budget.tokenizer.depth")  # the budget's own, unless the claim wants another
+    same_depth = "tokenizer.depth" in wanted or config.get("tokenizer.depth") == depth
+    return same_depth and all(config.get(key, DEFAULTS.get(key)) == value for key, value in wanted.items())
+
+
+def signs(
+    view: View, measure: str, minimum_effect: float, *, pairs: Sequence[Mapping[str, Any]], show: Sequence[str] = ()
+) -> list[Finding | None]:
+    """Of each pair, whether `measure` of `first` - `second` has the `expected` sign; `show` adds other measures of both.
+
+    A pair's `each` maps settings of both sides to lists: one comparison for each combination; `label` may hold {setting}.
+    """
+    return [_sign(view, measure, minimum_effect, pair, show) for family in pairs for pair in expand(family)]
+
+
+def expand(family: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The pairs that a pair with `each` stands for; itself without."""
+    pair = {key: value for key, value in family.items() if key != "each"}
+    each = family.get("each", {})
+    for values in product(*each.values()):
+        settings = dict(zip(each, values, strict=True))
+        label = pair["label"]
+        for key, value in settings.items():
+            label = label.replace(f"{{{key}}}", str(value))
+        sides = {name: _named(pair[name]) | settings for name in ("first", "second")}
+        yield {**pair, **sides, "label": label}
+
+
+def _named(side: str | Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": side} if isinstance(side, str) else dict(side)
+
+
+def _sign(
+    view: View, measure: str, minimum_effect: float, pair: Mapping[str, Any], show: Sequence[str]
+) -> Finding | None:
+    first, second = find_row(view, pair["first"]), find_row(view, pair["second"])
+    found = difference(view, first, second, measure) if first and second else None
+    if first is None or second is None or found is None:
+        return None
+    gap, seeds, unit = found
+    return Finding(
+        label=pair["label"],
+        expected=pair["expected"],
+        effect=f"{gap.mean:+.3g}",
+        interval=f"{gap.low:+.3g} to {gap.high:+.3g}",
+        unit=unit,
+        seeds=seeds,
+        agrees=agrees(gap, pair["expected"], minimum_effect) if seeds >= MIN_SEEDS else None,
+        shown={key.rpartition("/")[2].replace("_", " "): _both(first, second, key) for key in show},
+    )
+
+
+def difference(view: View, first: Row, second: Row, measure: str) -> tuple[Difference, int, str] | None:
+    """first - second with its 95 % interval, the seeds behind it and the unit; None without common seeds.
+
+    Measures of single images: the paired bootstrap over seeds and images. Others: Student's t over paired seeds.
+    """
+    if measure in ARRAYS:
+        found = view.difference(first, second, ARRAYS[measure])
+        return None if found is None else (*found, "dB" if measure.endswith("_db") else "")
+    values = [{r.seed: m.value for r in row.records if (m := r.metrics.get(measure))} for row in (first, second)]
+    seeds = [s for s in values[0] if values[0][s] is not None and values[1].get(s) is not None]
+    if len(seeds) < 2:
+        return None
+    gaps = np.array([float(values[0][s]) - float(values[1][s]) for s in seeds])  # type: ignore[arg-type]
+    reach = stats.t.ppf((1 + LEVEL) / 2, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
+    low, high = float(gaps.mean() - reach), float(gaps.mean() + reach)
+    unit = next(r.metrics[measure].unit for r in first.records if measure in r.metrics)
+    return Difference(float(gaps.mean()), low, high, separable=low > 0 or high < 0), len(seeds), unit
+
+
+def agrees(gap: Difference, expected: Expected, minimum_effect: float) -> bool | None:
+    """Whether the interval says what the claim expects; None where it holds both answers."""
+    if expected == "no change":
+        inside = gap.low > -minimum_effect and gap.high < minimum_effect
+        outside = gap.low > minimum_effect or gap.high < -minimum_effect
+        return True if inside else False if outside else None
+    sign = {"above": 1, "below": -1}[expected]
+    low, high = sorted((sign * gap.low, sign * gap.high))
+    if low > 0 and sign * gap.mean >= minimum_effect:
+        return True
+    return False if high < minimum_effect else None
+
+
+def _both(first: Row, second: Row, key: str) -> str:
+    return " / ".join(_mean(row, key) for row in (first, second))
+
+
+def _mean(row: Row, key: str) -> str:
+    summary = summarize(row.records, key)
+    return EMPTY if summary is None or summary.mean is None else number(summary.mean, summary.unit)
+
+
+RULES: Mapping[str, Callable[..., list[Finding | None]]] = {"signs": signs}
