@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENT ?= default
 ARGS ?=
+HOURS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep run test lint bench tables clean
+.PHONY: help sweep run test lint bench tables claims clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,6 +32,9 @@ bench: .venv/done ## speed, as ratios within one run; use a quiet machine
 
 tables: .venv/done ## results/runs to tables and pictures
 	$(BIN)/python -m tokbench.report
+
+claims: .venv/done ## runs that the claims still miss, for HOURS=3, and their verdicts in results/claims.md
+	$(BIN)/python -m tokbench.claims --hours $(HOURS) $(ARGS)
 
 clean: ## remove the environment and all caches; results stay
 	rm -rf .venv .cache .pytest_cache .ruff_cache .mypy_cache *.egg-info

@@ -10,7 +10,7 @@ from tokbench import build
 ORDER = (
     *("interfaces", "records", "layers", "data", "quantizers", "diffusion", "heads", "metrics", "tokenizers"),
     *("backbone", "generation", "cost", "train", "judges", "environment", "evaluate", "report"),
-    *("build", "job", "stages", "tune", "execute", "run"),
+    *("build", "job", "stages", "tune", "execute", "run", "claims"),
 )
 ONLY_IN = {
     "lightning": {"train"},

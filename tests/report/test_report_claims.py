@@ -13,6 +13,8 @@ from scipy import stats
 from tokbench import build
 from tokbench.metrics.statistics import Difference
 from tokbench.records import RunRecord, read_records
+from tokbench.report.build import build_report
+from tokbench.report.catalogue import CATALOGUE
 from tokbench.report.claims import Claim, load_claims, render_claims, verdict
 from tokbench.report.groups import group_records
 from tokbench.report.rules import DEFAULTS, Finding, agrees, difference, expand
@@ -167,3 +169,17 @@ def test_the_defaults_are_those_of_the_confs() -> None:
     assert config["tokenizer"]["depth"] == config["budget"]["tokenizer"]["depth"]
     assert config["quantizer"]["beta"] == DEFAULTS["quantizer.beta"]
     assert config["quantizer"]["codebook_size"] == DEFAULTS["quantizer.codebook_size"]
+
+
+def test_the_page_of_claims_has_all_forty_and_says_what_was_not_run(tmp_path: Path) -> None:
+    for codes, psnr_db in {240: 23.9, 1000: 24.0, 4375: 22.0, 15360: 21.0}.items():
+        for seed in range(3):
+            made = swept("vq", codes, seed)
+            file(made, tmp_path, kept=shifted(made, psnr_db))
+    build_report(tmp_path)
+    lines = (tmp_path / "claims.md").read_text().splitlines()
+    assert all(any(line.startswith(f"| {name} ") for line in lines) for name in CATALOGUE)
+    (collapse,) = [line for line in lines if line.startswith("| C9 ")]
+    assert "**supported** (4 of 4 comparisons agree)" in collapse
+    assert any(line.startswith("| C6 ") and "not run: `make sweep EXPERIMENT=fsq_levels`" in line for line in lines)
+    assert any(line.startswith("| C20 ") and "not run at this scale; needs" in line for line in lines)

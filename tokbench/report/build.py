@@ -13,6 +13,8 @@ from tokbench.report.page import render_page
 from tokbench.report.pictures import draw_pictures
 from tokbench.report.quantizers import PAGE, build_quantizers
 from tokbench.report.tidy import tidy
+from tokbench.report.verdicts import PAGE as CLAIMS
+from tokbench.report.verdicts import build_claims
 from tokbench.report.view import View
 
 INDEX = """# Results
@@ -23,6 +25,7 @@ its arrays. Rows of different data, budgets or versions of what measured them ne
 
 
 QUANTIZERS = f"Quantizers over their codebook sizes, by the bits that their tokens carry: [{PAGE}]({PAGE})."
+VERDICTS = f"The published claims that this suite was built around, with verdicts: [{CLAIMS}]({CLAIMS})."
 BEGIN, END = "<!-- results: written by make tables -->", "<!-- end of results -->"
 
 
@@ -45,10 +48,10 @@ def build_report(results: Path) -> list[Path]:
         return []
     views = [View(group, runs) for group in groups]
     written = [_build_group(view, results) for view in views]
-    compared = build_quantizers(views, results)
+    compared, judged = build_quantizers(views, results), build_claims(views, results)
     index = results / "README.md"
     write_whole(index, _index(groups, written, compared).encode())
-    return [index, *(path for paths in written for path in paths), *compared]
+    return [index, *(path for paths in written for path in paths), *compared, *judged]
 
 
 def _build_group(view: View, results: Path) -> list[Path]:
@@ -70,4 +73,4 @@ def _index(groups: Sequence[Group], written: Sequence[Sequence[Path]], compared:
         lines.append([page, record.budget, ", ".join(names) or "none", *counts, links])
     table = markdown_table(["page", "budget", "tokenizers", "runs", "failed", "ranked", "files"], lines, words=True)
     quantizers = ["", QUANTIZERS] if compared else []
-    return "\n".join([INDEX, *table, *quantizers]) + "\n"
+    return "\n".join([INDEX, *table, *quantizers, "", VERDICTS]) + "\n"
