@@ -92,8 +92,9 @@ class Job:
         backbone = build.construct(self.config["backbone"], dim=space.dim, grid=space.shape)
         parts = [backbone]
         if preset["head"]:
-            wanted = {"width": backbone.width, "codebook_sizes": space.codebook_sizes}
-            wanted |= {"factors": space.factors} if build.takes(preset["head"], "factors") else {}
+            known = {"width": backbone.width, "dim": space.dim}
+            known |= {"codebook_sizes": space.codebook_sizes, "factors": space.factors}
+            wanted = {name: value for name, value in known.items() if build.takes(preset["head"], name)}
             parts.append(build.construct(preset["head"], **wanted))
         return build.construct(preset["scheme"], space, *parts).to(self.device)
 

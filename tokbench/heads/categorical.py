@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from tokbench.heads.sampling import check_discrete, draw, guided
+from tokbench.heads.sampling import check_discrete, draw, guided, without_caption
 
 VERSION = 1
 
@@ -45,6 +45,7 @@ class Categorical(nn.Module):
         self, h: Tensor, *, h_uncond: Tensor | None, guidance: float, temperature: float, generator: Generator
     ) -> Tensor:
         """(M,) int64 drawn given states (M, E): guidance on logits, then temperature (0: the likeliest), then top-p."""
+        h_uncond = without_caption(h_uncond, guidance)
         without = None if h_uncond is None else self.logits(h_uncond).float()
         logits = guided(self.logits(h).float(), without, guidance)
         return draw(logits, temperature=temperature, top_p=self.top_p, generator=generator)

@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from tokbench.heads.sampling import check_discrete, draw, guided
+from tokbench.heads.sampling import check_discrete, draw, guided, without_caption
 
 VERSION = 1
 
@@ -79,7 +79,7 @@ class Factorised(nn.Module):
 
         Guidance compares the two states given the same earlier digits; at temperature 0 each digit is its likeliest.
         """
-        digits: list[Tensor] = []
+        h_uncond, digits = without_caption(h_uncond, guidance), list[Tensor]()
         for step in range(len(self.radices)):
             if step:
                 read = self.digits[step - 1](digits[-1])

@@ -1,4 +1,4 @@
-"""From logits to a drawn index: what every head over codes shares. M tokens, V codes."""
+"""What heads share when they draw: from logits to an index, from weighted candidates to one. M tokens, V codes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,23 @@ def check_discrete(head: str, codebook_sizes: Sequence[int], top_p: float) -> No
         raise ValueError(f"top_p must be in (0, 1], got {top_p}")
 
 
+def check_temperature(head: str, temperature: float) -> None:
+    """ValueError unless a density can be drawn from at this temperature: its limit 0 is a point without a density."""
+    if not temperature > 0:
+        raise ValueError(f"head {head!r} needs a temperature > 0, got {temperature}")
+
+
+def without_caption(h_uncond: Tensor | None, guidance: float) -> Tensor | None:
+    """The states without the caption, None at guidance 1, which reads none; ValueError where guidance lacks them."""
+    if guidance == 1:
+        return None
+    if h_uncond is None:
+        raise ValueError(
+            f"guidance other than 1 needs h_uncond, the states without the caption; got guidance {guidance}"
+        )
+    return h_uncond
+
+
 def guided(logits: Tensor, without: Tensor | None, guidance: float) -> Tensor:
     """Logits (M, V) moved away from those `without` the caption (arXiv:2207.12598); None: there is no guidance."""
     return logits if without is None else without + guidance * (logits - without)
@@ -25,6 +42,8 @@ def guided(logits: Tensor, without: Tensor | None, guidance: float) -> Tensor:
 
 def draw(logits: Tensor, *, temperature: float, top_p: float, generator: Generator) -> Tensor:
     """(M,) int64 drawn from logits (M, V): temperature (0: the likeliest), then the nucleus of mass `top_p`."""
+    if temperature < 0:
+        raise ValueError(f"temperature must be >= 0, got {temperature}")
     if temperature == 0:
         return logits.argmax(dim=-1)
     probabilities = (logits / temperature).softmax(dim=-1)
@@ -32,6 +51,15 @@ def draw(logits: Tensor, *, temperature: float, top_p: float, generator: Generat
         probabilities = nucleus(probabilities, top_p)
     waits = torch.empty(probabilities.shape, device=generator.device).exponential_(generator=generator)
     return (probabilities / waits.to(logits.device)).argmax(dim=-1)  # the first of V exponential clocks
+
+
+def resample(candidates: Tensor, log_weights: Tensor, generator: Generator) -> Tensor:
+    """(M, ...): of each token's n candidates (n, M, ...), one drawn with odds exp(log_weights (n, M)).
+
+    Candidates of density q with weights p / q follow p as n grows (importance resampling, Rubin 1988).
+    """
+    chosen = draw(log_weights.t(), temperature=1.0, top_p=1.0, generator=generator)
+    return candidates[chosen, torch.arange(len(chosen), device=chosen.device)]
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> Tensor:
