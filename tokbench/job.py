@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -127,7 +128,18 @@ def prepare(config: Values) -> Job:
         job.presets = _presets(config["generation"], codebooks=len(tokenizer.codebook_sizes))
         for preset in job.presets.values():
             job.scheme(preset, space)
+        _warn_of_base(job, space)
     return job
+
+
+def _warn_of_base(job: Job, space: TokenSpace) -> None:
+    """Says on stderr where RoPE's base is too small for the longest row of text and image."""
+    with torch.device("meta"):
+        backbone = build.construct(job.config["backbone"], dim=space.dim, grid=space.shape)
+    longest = max(len(caption.encode()) for split in job.dataset.splits.values() for caption in split.captions)
+    warning = backbone.base_warning(text=longest)
+    if warning is not None:
+        print(f"warning: {job.config['name']} s{job.config['seed']}: {warning}", file=sys.stderr, flush=True)
 
 
 def _identify(job: Job, *, codebooks: int) -> None:

@@ -1,67 +1,221 @@
 import pytest
 import torch
+from torch import nn
 
-from tokbench.backbone.positions import LAYOUTS, as_grid, m_rope, resolve, rope_1d, rope_tie, rope_tv, rotate, rotation
+from tokbench.backbone.base_rule import base_warning, least_base, least_cosine_sum
+from tokbench.backbone.learned import LearnedPositions
+from tokbench.backbone.positions import (
+    LAYOUTS,
+    Layout,
+    as_grid,
+    learned,
+    mrope,
+    resolve,
+    rope1d,
+    rope2d,
+    rope_tie,
+    rope_tie_v2,
+    rotate,
+    rotation,
+    sequence,
+)
+from tokbench.backbone.sequence import arrange, encode_text
+from tokbench.backbone.transformer import Backbone
 
 GRID = (3, 4)
+ROTARY = ("rope1d", "rope2d", "rope_tie", "rope_tie_v2", "mrope")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
-def test_text_alone_is_rope_1d(layout):
-    places = layout(torch.tensor([20, 9]), GRID, 9)
+def rows(*starts, grid=GRID, length):
+    return Layout(torch.tensor(starts)[:, None], (grid,), length)
+
+
+@pytest.mark.parametrize("name", [*ROTARY, "learned"])
+def test_text_alone_is_rope_1d(name):
     expected = torch.arange(9.0)[None, :, None].expand(2, 9, 2)
-    assert places.shape == (2, 9, 2)
+    places = LAYOUTS[name](rows(20, 9, length=9))
     assert places.dtype == torch.float32
     assert torch.equal(places, expected)
+    assert torch.equal(LAYOUTS[name](sequence(9)), expected[:1])
 
 
-def _tv_by_hand(start, grid, length):
-    """A loop over the formulas of SYSTEMS.md S35."""
-    (height, width), last, rows = grid, start - 1, []
-    for n in range(length):
-        k = n - start
-        if 0 <= k < height * width:
-            i, j = k // width + 1, k % width + 1
-            rows.append((last + (height * width - height) / 2 + i, last + (height * width - width) / 2 + j))
-        else:
-            rows.append((n, n) if k < 0 else (last + width * height + 1 + k - width * height,) * 2)
-    return torch.tensor(rows, dtype=torch.float32)
+def _by_hand(name, *parts):
+    """A loop over the formulas of SYSTEMS.md S31-S36, in Python numbers."""
+    last, places = -1, []
+    for part in parts:
+        if isinstance(part, int):
+            places += [(last + n, last + n) for n in range(1, part + 1)]
+            last += part
+            continue
+        h, w = part
+        image, following = {
+            "rope1d": (lambda i, j: [last + (i - 1) * w + j] * 2, last + h * w + 1),  # noqa: B023
+            "rope2d": (lambda i, j: (i, j), last + h * w + 1),
+            "rope_tie": (lambda i, j: (last + i * (w + 1), last + j * (h + 1)), last + (w + 1) * (h + 1)),  # noqa: B023
+            "rope_tie_v2": (
+                lambda i, j: (last + (w * h - h) / 2 + i, last + (w * h - w) / 2 + j),  # noqa: B023
+                last + w * h + 1,
+            ),
+            "mrope": (lambda i, j: (last + i, last + j), last + max(h, w) + 1),  # noqa: B023
+            "learned": (lambda i, j: (i, j), last + 1),
+        }[name]
+        places += [tuple(image(i, j)) for i in range(1, h + 1) for j in range(1, w + 1)]
+        last = following - 1
+    return torch.tensor(places, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("grid", [(3, 4), (4, 4), (1, 7), (2, 5)])
-def test_tv_follows_its_formula_in_ragged_rows(grid):
-    places = rope_tv(torch.tensor([2, 5]), grid, 25)
-    for row, start in enumerate((2, 5)):
-        assert torch.equal(places[row], _tv_by_hand(start, grid, 25))
+@pytest.mark.parametrize("name", [*ROTARY, "learned"])
+@pytest.mark.parametrize(
+    "parts",
+    [(5, (3, 4), 6), (2, (4, 4), 1, (1, 7), 3), ((2, 5), 2), (1, (2, 2), (3, 2), 2), (3, (8, 8))],
+    ids=["one", "two", "first", "adjacent", "last"],
+)
+def test_every_sequence_follows_the_formulas(name, parts):
+    assert torch.equal(LAYOUTS[name](sequence(*parts))[0], _by_hand(name, *parts))
 
 
-@pytest.mark.parametrize("layout", [rope_tv, rope_tie])
-@pytest.mark.parametrize("grid", [(3, 4), (4, 3), (8, 8), (1, 5)])
-def test_the_image_is_as_far_from_the_text_on_both_sides(layout, grid):
-    start, size = 6, grid[0] * grid[1]
-    places = layout(torch.tensor([start]), grid, start + size + 1)[0]
-    left = places[start] - places[start - 1]
-    right = places[start + size] - places[start + size - 1]
-    assert torch.equal(left, right)
+@pytest.mark.parametrize("name", ROTARY)
+def test_ragged_rows_are_placed_each_for_itself(name):
+    places = LAYOUTS[name](rows(2, 5, length=25))
+    assert torch.equal(places[0], _by_hand(name, 2, GRID, 11))
+    assert torch.equal(places[1], _by_hand(name, 5, GRID, 8))
 
 
-def test_next_text_stands_where_each_layout_says():
-    start = 5
-    last = start - 1
-    following = {name: layout(torch.tensor([start]), GRID, 18)[0, start + 12] for name, layout in LAYOUTS.items()}
-    assert following["rope_tv"].tolist() == [last + 13] * 2  # L + wh + 1
-    assert following["rope_1d"].tolist() == [last + 13] * 2
-    assert following["rope_tie"].tolist() == [last + 5 * 4] * 2  # L + (w+1)(h+1)
-    assert following["m_rope"].tolist() == [last + 5] * 2  # one after the largest
+@pytest.mark.parametrize("layout", [rope_tie, rope_tie_v2])
+def test_the_image_is_as_far_from_the_text_on_both_sides_for_all_sizes_below_20(layout):
+    for height in range(1, 20):
+        for width in range(1, 20):
+            places = layout(sequence(3, (height, width), 1))[0]
+            assert torch.equal(places[3] - places[2], places[-1] - places[-2]), (height, width)
 
 
-def test_tie_and_m_rope_place_the_first_and_last_token():
-    start, last = 5, 4
-    tie, m = (layout(torch.tensor([start]), GRID, 17)[0] for layout in (rope_tie, m_rope))
-    assert tie[start].tolist() == [last + 5, last + 4]
-    assert tie[start + 11].tolist() == [last + 15, last + 16]
-    assert m[start].tolist() == [last + 1, last + 1]
-    assert m[start + 11].tolist() == [last + 3, last + 4]
+def test_next_text_of_tv_stands_at_l_plus_wh_plus_1_for_all_sizes_below_20():
+    for height in range(1, 20):
+        for width in range(1, 20):
+            places = rope_tie_v2(sequence(3, (height, width), 1))[0]
+            assert places[-1].tolist() == [2 + width * height + 1] * 2
+            assert (places[4:-1] - places[3:-2])[: width - 1].tolist() == [[0, 1]] * (
+                width - 1
+            )  # one apart, at any size
+
+
+def test_other_layouts_are_not_symmetric_or_not_equivalent():
+    last, start, size = 4, 5, 12
+    following = {name: LAYOUTS[name](sequence(start, GRID, 1))[0, -1].tolist() for name in ROTARY}
+    assert following["rope1d"] == following["rope2d"] == [last + 13] * 2
+    assert following["rope_tie"] == [last + 5 * 4] * 2  # L + (w+1)(h+1)
+    assert following["mrope"] == [last + 5] * 2  # one after the largest
+    places = mrope(sequence(start, GRID, 1))[0]
+    assert not torch.equal(places[start] - places[start - 1], places[-1] - places[start + size - 1])
+
+
+def _backbone(positions, **changes):
+    torch.manual_seed(0)
+    made = Backbone(
+        **{"dim": 3, "width": 32, "depth": 2, "heads": 2, "grid": GRID, "base": 1e4} | changes, positions=positions
+    )
+    for parameter in made.parameters():
+        if parameter.ndim > 1 and parameter is not getattr(made.learned, "texts", None):
+            nn.init.normal_(parameter, std=0.3)
+    return made.eval()
+
+
+def _text_logits(positions):
+    made = _backbone(positions)
+    tokens, starts = torch.arange(14)[None] * 17, torch.tensor([14])
+    states = made(made.embed_text(tokens, starts), made.rotation(starts, 14), mask=None, causal=True)
+    return made.text_head(states)
+
+
+@pytest.mark.parametrize("positions", [*ROTARY[1:], "rope_tv"])
+def test_text_only_logits_are_those_of_rope_1d(positions):
+    expected = _text_logits("rope1d")
+    assert torch.equal(_text_logits(positions), expected)
+    assert not torch.allclose(_text_logits("none"), expected, atol=1e-3)
+
+
+def test_text_after_an_image_is_read_where_it_stands():
+    text, lengths = encode_text(["abcd"])
+    sequences = arrange(text, lengths, torch.tensor([True]), 12)
+    latents = torch.randn(1, 12, 3, generator=torch.Generator().manual_seed(0))
+    states = {name: _backbone(name).read(sequences, latents, bidirectional=True)[0, -3:] for name in ROTARY}
+    for name in ROTARY[1:]:
+        assert not torch.allclose(states["rope1d"], states[name], atol=1e-3), name
+
+
+@pytest.mark.parametrize("positions", [*LAYOUTS])
+@pytest.mark.parametrize("grid", [(3, 4), (3, 8), (6, 4), (6, 8)])
+def test_another_grid_is_read_and_generated_after_training(positions, grid):
+    made, size = _backbone(positions), grid[0] * grid[1]
+    made.grid = grid
+    text, lengths = encode_text(["ab", "cde"])
+    sequences = arrange(text, lengths, torch.tensor([False, False]), size)
+    latents = torch.randn(2, size, 3)
+    full = made.read(sequences, latents, bidirectional=False)
+    tokens, starts = sequences.tokens[:, :5], sequences.image_start
+    cache, _ = made.prefill(tokens, starts, room=size)
+    turn = made.image_rotation(starts)
+    for k in range(0, size, 5):
+        part = latents[:, k : k + 5]
+        x = torch.stack([made.embed_image(part[:, i : i + 1], first=k + i)[:, 0] for i in range(part.shape[1])], dim=1)
+        cos, sin = (table[:, :, k : k + 1] for table in turn)
+        state = made.extend(cache, x[:, :1], (cos, sin))[:, 0]
+        torch.testing.assert_close(state, full[torch.arange(2), starts + k], atol=1e-4, rtol=0)
+        for i in range(1, part.shape[1]):
+            cos, sin = (table[:, :, k + i : k + i + 1] for table in turn)
+            made.extend(cache, x[:, i : i + 1], (cos, sin))
+
+
+def test_learned_places_are_added_once_interpolated_on_other_grids_and_end():
+    torch.manual_seed(0)
+    table = LearnedPositions(4, (2, 3))
+    own = table.image((2, 3))
+    torch.testing.assert_close(own[4], table.rows[1] + table.columns[1])
+    wide = table.image((4, 3)).view(4, 3, 4)
+    torch.testing.assert_close(wide[1, 0], 0.75 * table.rows[0] + 0.25 * table.rows[1] + table.columns[0])
+    with pytest.raises(ValueError, match="1024 text places, got text at 1099"):
+        table.text(learned(sequence(1100)))
+    made = _backbone("learned")
+    cos, sin = made.rotation(torch.tensor([3]), 20)
+    assert torch.equal(cos, torch.ones_like(cos))
+    assert torch.equal(sin, torch.zeros_like(sin))
+
+
+def test_without_positions_only_the_causal_mask_tells_order():
+    text, lengths = encode_text(["ab"])
+    sequences = arrange(text, lengths, torch.tensor([False]), 12)
+    latents = torch.randn(1, 12, 3)
+    shuffled = latents[:, torch.randperm(12)]
+    for name, same in (("none", True), ("rope2d", False), ("learned", False)):
+        made = _backbone(name)
+        first, second = (made.read(sequences, x, bidirectional=True)[0, -1] for x in (latents, shuffled))
+        assert torch.allclose(first, second, atol=1e-5) == same, name
+
+
+LEAST = {  # SYSTEMS.md S39; d = 128 at 1024 is Su's own 4.3e3
+    32: (315, 1030, 2170, 12500, 58200),
+    64: (156, 463, 1410, 3440, 7750),
+    128: (105, 311, 890, 2070, 4290),
+}
+
+
+@pytest.mark.parametrize("head_dim", LEAST)
+def test_the_least_base_is_that_of_the_table(head_dim):
+    found = [least_base(head_dim, length) for length in (64, 128, 256, 512, 1024)]
+    assert [float(f"{value:.3g}") for value in found] == list(LEAST[head_dim])
+    for value, length in zip(found, (64, 128, 256, 512, 1024), strict=True):
+        below, above = least_cosine_sum(torch.tensor([0.99, 1.001]) * value, head_dim=head_dim, length=length)
+        assert below < 0 <= above + 1e-3
+
+
+def test_too_small_a_base_is_told_with_the_least_one():
+    assert base_warning(1e4, head_dim=64, length=1024) is None
+    told = base_warning(1e4, head_dim=32, length=512)
+    assert told == "backbone.base = 10000 is below b*(512) = 1.249e+04 for heads of 32 channels (kexue.fm 10122)"
+    small = {"grid": (16, 16), "base": 100.0}
+    assert "b*(266) =" in _backbone("rope1d", **small).base_warning(text=6)
+    assert _backbone("none", **small).base_warning(text=6) is None
+    assert _backbone("learned", **small).base_warning(text=6) is None
 
 
 def test_rotation_depends_on_the_difference_of_positions_alone():
@@ -99,9 +253,12 @@ def test_rotation_keeps_norms_and_turns_a_pair_by_its_angle():
 
 
 def test_names_resolve_and_a_wrong_one_lists_the_others():
-    assert resolve("rope_1d") is rope_1d
-    assert resolve(rope_tv) is rope_tv
-    with pytest.raises(ValueError, match="rope_1d, rope_tie, rope_tv, m_rope, got 'rope'"):
+    assert resolve("rope1d") is rope1d
+    assert resolve("rope_tv") is resolve("rope_tie_v2") is rope_tie_v2
+    assert resolve(rope2d) is rope2d
+    with pytest.raises(
+        ValueError, match="rope1d, rope2d, rope_tie, rope_tie_v2, rope_tv, mrope, learned, none, got 'rope'"
+    ):
         resolve("rope")
 
 

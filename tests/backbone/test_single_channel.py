@@ -58,7 +58,7 @@ def test_a_cache_gives_the_states_of_a_full_read(captions):
 def test_subpixels_of_one_pixel_stand_side_by_side():
     backbone = made()
     assert backbone.grid == (2, 9)
-    places = backbone.layout(torch.tensor([2]), backbone.grid, 2 + N)[0, 2:]
+    places = backbone.places(torch.tensor([2]), 2 + N)[0, 2:]
     steps = places.diff(dim=0)
     assert steps[:8].tolist() == [[0.0, 1.0]] * 8
     assert (places[9] - places[0]).tolist() == [1.0, 0.0]

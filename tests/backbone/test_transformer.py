@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from tokbench.backbone.positions import LAYOUTS
 from tokbench.backbone.sequence import arrange, encode_text, prompt
 from tokbench.backbone.transformer import Backbone
 
@@ -89,10 +90,10 @@ def test_scale_of_the_latents_is_normed_away_and_sizes_are_checked(backbone):
     torch.testing.assert_close(backbone.embed_image(latents), backbone.embed_image(10 * latents), atol=1e-4, rtol=1e-4)
     assert (backbone.embed_image(latents).square().mean(dim=-1) - 1).abs().max() < 1e-3
     with pytest.raises(ValueError, match="width must be a multiple of 2 \\* heads, got width 30 and heads 4"):
-        Backbone(dim=D, width=30, depth=1, heads=4, grid=GRID, positions="rope_1d", base=100.0)
+        Backbone(dim=D, width=30, depth=1, heads=4, grid=GRID, positions="rope1d", base=100.0)
 
 
-@pytest.mark.parametrize("positions", ["rope_1d", "rope_tie", "rope_tv", "m_rope"])
+@pytest.mark.parametrize("positions", list(LAYOUTS))
 def test_every_parameter_learns_in_every_layout(positions):
     torch.manual_seed(0)
     backbone = Backbone(dim=D, width=16, depth=1, heads=2, grid=GRID, positions=positions, base=100.0)

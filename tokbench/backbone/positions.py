@@ -1,51 +1,98 @@
 """Where each token of a text+image sequence stands for RoPE (arXiv:2104.09864): one pure function a layout.
 
-All share one contract: text before the image stands at (n, n), n its place in the sequence, so that text alone is
-RoPE-1D in every layout. B rows, S places, h x w image tokens in raster order, L = image_start - 1 the last text before
-the image, d = head size.
+All take a `Layout` and give (B, S, 2) float32. All but `learned` and `none` share one contract: text before any image stands at
+(n, n), n its place in the sequence, so that text alone is RoPE-1D. In the formulas token (i, j) of an image of h rows and w
+columns is counted from 1, and L is where the last text before it stands. B rows, S places, M images, d = head size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 VERSION = 1
-Positions = Callable[[Tensor, tuple[int, int], int], Tensor]
+Grid = tuple[int, int]  # rows and columns
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, each (B, 1, S, d / 2) float32
+Place = Callable[
+    [Tensor, Tensor, int, int], tuple[Tensor, Tensor]
+]  # L (B, 1, 1), (i, j) (B, S, 2), h, w: image, next text
 
 
-def rope_1d(image_start: Tensor, grid: tuple[int, int], length: int) -> Tensor:
-    """(B, S, 2) float32: every token at (n, n), the image flattened in raster order; image_start (B,) is not used."""
-    places = torch.arange(length, device=image_start.device, dtype=torch.float32)
-    return places[None, :, None].expand(len(image_start), -1, 2)
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Rows of one length whose images have the same grids, at each row's own places; all else is text."""
+
+    starts: Tensor  # (B, M) int64: place of the first token of each image, in order
+    grids: tuple[Grid, ...]  # M
+    length: int  # S
 
 
-def rope_tie(image_start: Tensor, grid: tuple[int, int], length: int) -> Tensor:
-    """(B, S, 2): token (i, j), 1-based, at (L + i (w+1), L + j (h+1)), next text at L + (w+1)(h+1) (kexue.fm 10040)."""
-    height, width = grid
-    return _affine(image_start, grid, length, (0, 0), (width + 1, height + 1), (width + 1) * (height + 1))
+def sequence(*parts: int | Grid) -> Layout:
+    """One row: a number of text tokens or the grid of an image each, as in sequence(5, (8, 8), 3)."""
+    sizes = [part if isinstance(part, int) else part[0] * part[1] for part in parts]
+    starts = [sum(sizes[:k]) for k, part in enumerate(parts) if not isinstance(part, int)]
+    grids = tuple(part for part in parts if not isinstance(part, int))
+    return Layout(torch.tensor([starts], dtype=torch.int64), grids, sum(sizes))
 
 
-def rope_tv(image_start: Tensor, grid: tuple[int, int], length: int) -> Tensor:
-    """(B, S, 2): token (i, j), 1-based, at (L + (wh-h)/2 + i, L + (wh-w)/2 + j), next text at L + wh + 1.
+Positions = Callable[[Layout], Tensor]
 
-    RoPE-Tie-v2 of kexue.fm 10352. The image is as far from the text before it as from the text after it; positions can
-    be half-integers.
+
+def rope1d(layout: Layout) -> Tensor:
+    """Every token at (n, n), images flattened in raster order (Fuyu, Chameleon)."""
+    places = torch.arange(layout.length, device=layout.starts.device, dtype=torch.float32)
+    return places[None, :, None].expand(len(layout.starts), -1, 2)
+
+
+def rope2d(layout: Layout) -> Tensor:
+    """Image tokens at (i, j), whatever is before them; text at (n, n). For images alone: else they meet text there."""
+    return _walk(layout, lambda last, ij, h, w: (ij, last + h * w + 1))
+
+
+def rope_tie(layout: Layout) -> Tensor:
+    """(L + i (w+1), L + j (h+1)), next text at L + (w+1)(h+1): the integer variant of kexue.fm 10040."""
+    return _walk(layout, lambda last, ij, h, w: (last + ij * ij.new_tensor((w + 1, h + 1)), last + (w + 1) * (h + 1)))
+
+
+def rope_tie_v2(layout: Layout) -> Tensor:
+    """(L + (wh-h)/2 + i, L + (wh-w)/2 + j), next text at L + wh + 1: RoPE-Tie-v2, or RoPE-TV, of kexue.fm 10352.
+
+    An image is as far from the text before it as from the text after it; positions can be half-integers.
     """
-    height, width = grid
-    area = height * width
-    return _affine(image_start, grid, length, ((area - height) / 2, (area - width) / 2), (1, 1), area + 1)
+    return _walk(
+        layout,
+        lambda last, ij, h, w: (last + ij.new_tensor(((h * w - h) / 2, (h * w - w) / 2)) + ij, last + h * w + 1),
+    )
 
 
-def m_rope(image_start: Tensor, grid: tuple[int, int], length: int) -> Tensor:
-    """(B, S, 2): token (i, j), 1-based, at (L + i, L + j), next text one after the largest (arXiv:2409.12191, 2.1)."""
-    return _affine(image_start, grid, length, (0, 0), (1, 1), max(grid) + 1)
+def mrope(layout: Layout) -> Tensor:
+    """(L + i, L + j), next text one after the largest (M-RoPE of Qwen2-VL, arXiv:2409.12191, 2.1)."""
+    return _walk(layout, lambda last, ij, h, w: (last + ij, last + max(h, w) + 1))
 
 
-LAYOUTS: dict[str, Positions] = {"rope_1d": rope_1d, "rope_tie": rope_tie, "rope_tv": rope_tv, "m_rope": m_rope}
+def learned(layout: Layout) -> Tensor:
+    """Image tokens at (i, j); text counted as if there were no image, at (m, m): places in `LearnedPositions`, not for RoPE."""
+    return _walk(layout, lambda last, ij, h, w: (ij, last + 1))
+
+
+def none(layout: Layout) -> Tensor:
+    """All at (0, 0): RoPE turns nothing; order is known from the causal mask alone (NoPE, arXiv:2305.19466)."""
+    return torch.zeros(len(layout.starts), layout.length, 2, device=layout.starts.device)
+
+
+LAYOUTS: dict[str, Positions] = {
+    "rope1d": rope1d,
+    "rope2d": rope2d,
+    "rope_tie": rope_tie,
+    "rope_tie_v2": rope_tie_v2,
+    "rope_tv": rope_tie_v2,  # its short name, which is in all records
+    "mrope": mrope,
+    "learned": learned,
+    "none": none,
+}
 
 
 def resolve(positions: str | Positions) -> Positions:
@@ -57,7 +104,7 @@ def resolve(positions: str | Positions) -> Positions:
     return LAYOUTS[positions]
 
 
-def as_grid(shape: tuple[int, ...]) -> tuple[int, int]:
+def as_grid(shape: tuple[int, ...]) -> Grid:
     """(rows, columns) of a token shape: (h, w) as it is, (L,) queries as one row, (H, W, 3) pixels as (H, 3 W)."""
     sizes = tuple(int(size) for size in shape)
     if not 1 <= len(sizes) <= 3 or min(sizes) < 1:
@@ -83,20 +130,19 @@ def rotate(x: Tensor, turn: Rotation) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
-def _affine(
-    image_start: Tensor,
-    grid: tuple[int, int],
-    length: int,
-    offset: tuple[float, float],
-    step: tuple[float, float],
-    span: int,
-) -> Tensor:
-    """Token (i, j) at L + offset + (i, j) * step; the first text after the image at L + span."""
-    height, width = grid
-    place = torch.arange(length, device=image_start.device)[None]
-    index = place - image_start[:, None]
-    after = place + (index >= height * width) * (span - height * width - 1)
-    inside = (index >= 0) & (index < height * width)
-    ij = torch.stack((index // width + 1, index % width + 1), dim=-1)
-    image = (image_start - 1)[:, None, None] + ij * ij.new_tensor(step) + torch.tensor(offset, device=ij.device)
-    return torch.where(inside[..., None], image.float(), after[..., None].float())
+def _walk(layout: Layout, place: Place) -> Tensor:
+    """Text counts on by one a token; `place` says where an image's tokens stand and where the text after it goes on."""
+    index = torch.arange(layout.length, device=layout.starts.device)[None, :, None]
+    text = index.float().expand(len(layout.starts), -1, -1)
+    positions = text.expand(-1, -1, 2)
+    for start, (height, width) in zip(layout.starts.T[..., None, None], layout.grids, strict=True):
+        k = index - start
+        last = torch.where(start > 0, text.gather(1, (start - 1).clamp(0, layout.length - 1)), -1.0)
+        ij = torch.cat((k // width + 1, k % width + 1), dim=-1).float()
+        image, following = place(last, ij, height, width)
+        area = height * width
+        text = torch.where(
+            k >= area - 1, following + k - area, text
+        )  # from the last token on: an image may follow at once
+        positions = torch.where((k >= 0) & (k < area), image, torch.where(k >= area, text, positions))
+    return positions

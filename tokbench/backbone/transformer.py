@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.backbone.attention import Block, Cache
-from tokbench.backbone.positions import Positions, Rotation, as_grid, resolve, rotation
-from tokbench.backbone.sequence import IGNORE, VOCABULARY, Sequences, attention_mask
+from tokbench.backbone.base_rule import base_warning
+from tokbench.backbone.learned import LearnedPositions
+from tokbench.backbone.positions import Layout, Positions, Rotation, as_grid, learned, resolve, rotation
+from tokbench.backbone.sequence import IGNORE, SPECIALS, VOCABULARY, Sequences, attention_mask
 
 VERSION = 1
 
@@ -30,7 +32,10 @@ class Backbone(nn.Module):
         positions: str | Positions,
         base: float,
     ) -> None:
-        """`dim` D of a token, `grid` the tokenizer's shape, `positions` a layout (or its name), `base` of RoPE."""
+        """`dim` D of a token, `grid` the tokenizer's shape, `positions` a layout (or its name), `base` of RoPE.
+
+        `self.grid` may be set to another one after training: what is read and generated then has that shape.
+        """
         super().__init__()
         if width % (2 * heads):
             raise ValueError(f"width must be a multiple of 2 * heads, got width {width} and heads {heads}")
@@ -49,6 +54,7 @@ class Backbone(nn.Module):
         nn.init.normal_(self.image.weight, std=dim**-0.5)
         self.num_colours = grid[2] if len(grid) == 3 else 1
         self.offset = nn.Embedding(self.num_colours, width) if dim == 1 else None
+        self.learned = LearnedPositions(width, self.grid) if self.layout is learned else None
 
     def _initialise(self) -> None:
         """Normal matrices of deviation 1/sqrt(fan in); residual branches start at zero, text logits near zero.
@@ -82,7 +88,7 @@ class Backbone(nn.Module):
         """
         image = self.embed_image(latents, shift)
         places = rows.image_places[..., None].expand_as(image)
-        x = self.text(rows.tokens)
+        x = self.embed_text(rows.tokens, rows.image_start)
         x = x.scatter(1, places, image.to(x.dtype))
         turn = self.rotation(rows.image_start, x.shape[1])
         mask = attention_mask(rows.image_ids) if bidirectional else None
@@ -92,7 +98,7 @@ class Backbone(nn.Module):
         """A cache that has read right-padded prompts (B, P), with `room` for more; each row's last state (B, E)."""
         cache = Cache(lengths, tokens.shape[1], tokens.shape[1] + room)
         turn = self.rotation(lengths, tokens.shape[1])
-        states = self(self.text(tokens), turn, mask=None, causal=True, cache=cache)
+        states = self(self.embed_text(tokens, lengths), turn, mask=None, causal=True, cache=cache)
         last = (lengths - 1)[:, None, None].expand(-1, 1, self.width)
         return cache, states.gather(1, last)[:, 0]
 
@@ -100,6 +106,11 @@ class Backbone(nn.Module):
         """States (B, S, E) of embedded tokens (B, S, E), added to the cache, that see each other and all in it."""
         mask = None if cache.visible is None else cache.visible[..., : cache.filled + x.shape[1]]
         return self(x, turn, mask=mask, causal=False, cache=cache)
+
+    def embed_text(self, tokens: Tensor, image_start: Tensor) -> Tensor:
+        """(B, S, E) of text tokens (B, S), whatever stands in the places of the image that starts at image_start (B,)."""
+        x = self.text(tokens)
+        return x if self.learned is None else x + self.learned.text(self.places(image_start, tokens.shape[1]))
 
     def embed_image(self, latents: Tensor, shift: Tensor | None = None, *, first: int = 0) -> Tensor:
         """(B, N, E) of standardised z_q (B, N, D), with shift (B, E) added after the norm.
@@ -111,6 +122,8 @@ class Backbone(nn.Module):
         if self.offset is not None:
             x = x + self.offset(torch.arange(first, first + x.shape[1], device=x.device) % self.num_colours)
         x = self.image_norm(x)
+        if self.learned is not None:
+            x = x + self.learned.image(self.grid)[first : first + x.shape[1]]
         return x if shift is None else x + shift[:, None]
 
     def text_nats(self, states: Tensor, targets: Tensor) -> Tensor:
@@ -122,14 +135,30 @@ class Backbone(nn.Module):
         """Mean nats a text target."""
         return self.text_nats(states, targets).sum() / (targets != IGNORE).sum().clamp(min=1)
 
+    def places(self, image_start: Tensor, length: int) -> Tensor:
+        """Positions (B, S, 2) of rows of `length` places with one image of `grid` each, from image_start (B,) on."""
+        return self.layout(Layout(image_start[:, None], (self.grid,), length))
+
+    def base_warning(self, *, text: int) -> str | None:
+        """What is wrong with the base for rows of `text` bytes and an image; None where nothing is."""
+        length = text + self.grid[0] * self.grid[1] + SPECIALS
+        positions = self._turning(torch.tensor([text + 2]), length)
+        farthest = int(positions.max() - positions.min()) + 1
+        return base_warning(self.base, head_dim=self.width // self.heads, length=farthest)
+
     def rotation(self, image_start: Tensor, length: int) -> Rotation:
         """RoPE tables of rows of `length` places whose images start at image_start (B,)."""
-        return rotation(self.layout(image_start, self.grid, length), self.width // self.heads, self.base)
+        return rotation(self._turning(image_start, length), self.width // self.heads, self.base)
 
     def image_rotation(self, image_start: Tensor) -> Rotation:
         """RoPE tables of the N image tokens alone, at each row's own positions."""
         num_image = self.grid[0] * self.grid[1]
         places = image_start[:, None] + torch.arange(num_image, device=image_start.device)
-        positions = self.layout(image_start, self.grid, int(image_start.max()) + num_image)
+        positions = self._turning(image_start, int(image_start.max()) + num_image)
         chosen = positions.gather(1, places[..., None].expand(-1, -1, 2))
         return rotation(chosen, self.width // self.heads, self.base)
+
+    def _turning(self, image_start: Tensor, length: int) -> Tensor:
+        """(B, S, 2): by how much RoPE turns each token."""
+        places = self.places(image_start, length)
+        return places if self.learned is None else torch.zeros_like(places)

@@ -137,7 +137,7 @@ class _Recomputed:
 
     def _state(self, tokens: Tensor, count: int) -> Tensor:
         turn = self.backbone.rotation(self.starts, tokens.shape[1])
-        x = self.backbone.text(tokens)
+        x = self.backbone.embed_text(tokens, self.starts)
         if self.latents is not None:
             image = self.backbone.embed_image(self.latents)
             places = self.starts[:, None] + torch.arange(count, device=x.device)
