@@ -161,3 +161,34 @@ def test_a_key_younger_than_the_records_is_hashed_only_where_it_says_something_n
     assert build.run_hash(grid, {}, {}) == build.run_hash(before, {}, {})
     assert build.hashed(grid) == before
     assert build.run_hash(line, {}, {}) != build.run_hash(before, {}, {})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["quantizer=fsq", "seed=3"],
+        ["quantizer=patches"],
+        ["experiments=rotation", "quantizer.beta=4.0", "+quantizer.init=kmeans"],
+        ["experiments=fsq_levels", "quantizer.levels=[16,16,16]"],
+        ["tuning=equal", "data=cifar10", "quantizer=vq_tuned", "tokenizer.depth=3"],
+        ["generation=transfusion", "budget=smoke", "quantizer=vq"],
+    ],
+)
+def test_a_recorded_config_gives_the_overrides_that_compose_it_again(given: list[str]) -> None:
+    composed = build.compose(given)
+    recorded = build.hashed(composed)
+    again = build.compose(build.overrides_of(recorded))
+    assert build.hashed(again) == recorded
+
+
+def test_overrides_leave_out_what_the_record_did_not_have() -> None:
+    recorded = build.hashed(build.compose(["quantizer=vq_random"]))
+    del recorded["quantizer"]["init"]
+    assert "~quantizer.init" in build.overrides_of(recorded)
+
+
+def test_an_option_that_is_gone_is_named() -> None:
+    recorded = build.hashed(build.compose([]))
+    recorded["choices"]["quantizer"] = "lost"
+    with pytest.raises(ValueError, match="quantizer=lost"):
+        build.overrides_of(recorded)

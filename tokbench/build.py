@@ -8,13 +8,14 @@ import inspect
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["TOKBENCH_ROOT"] = str(ROOT)  # conf/config.yaml anchors its paths here
 NOT_HASHED = ("results_dir", "cache_dir", "force", "logger", "experiment")
+GROUPS = ("data", "tokenizer", "quantizer", "backbone", "generation", "budget")
 # Keys younger than the first records, with the value that says what runs did before: left out of the hash at that value.
 LATER: dict[str, Any] = {}
 
@@ -46,8 +47,7 @@ def plain(config: Any, options: Mapping[str, Any], overrides: Iterable[str]) -> 
     given = {o.lstrip("+").split("=")[0] for o in overrides}
     if "tokenizer._target_" in given:
         values["tokenizer"] = {k: v for k, v in values["tokenizer"].items() if f"tokenizer.{k}" in given}
-    groups = ("data", "tokenizer", "quantizer", "backbone", "generation", "budget")
-    values["choices"] = {group: str(options[group]) for group in groups}
+    values["choices"] = {group: str(options[group]) for group in GROUPS}
     values["name"] = values["name"] or _name(values)
     return values
 
@@ -133,6 +133,45 @@ def hashed(config: Mapping[str, Any]) -> dict[str, Any]:
 def run_hash(config: Mapping[str, Any], fingerprints: Mapping[str, str], used: Mapping[str, int]) -> str:
     """8 hex digits over the resolved config, the data's fingerprints and the versions used, never the commit."""
     return digest(hashed(config), dict(fingerprints), dict(used))[:8]
+
+
+def overrides_of(config: Mapping[str, Any]) -> list[str]:
+    """The Hydra overrides that compose a recorded config again: its options, then the values that differ from theirs.
+
+    Files of data lie elsewhere on every machine: `data.root` is not among them. ValueError where an option is gone.
+    """
+    options = [f"{group}={option}" for group, option in config["choices"].items() if option is not None]
+    options += ["tuning=equal"] if config.get("tuning") else []
+    own = {k: v for k, v in _flat(config).items() if k not in GROUPS and not k.startswith(("choices.", "tuning."))}
+    base = _composed(tuple(options))
+    changed = [(key, value) for key, value in own.items() if key not in base or base[key] != value]
+    without = ("choices.", "tuning.", "generation.native_stages.", *(["quantizer."] if not config["quantizer"] else []))
+    gone = [key for key in base if key not in own and key not in GROUPS and not key.startswith(without)]
+    return [
+        *(o for o in options if o.split("=")[1] != _composed(()).get(f"choices.{o.split('=')[0]}")),
+        *(f"{'' if key in base else '+'}{key}={_written(value)}" for key, value in changed),
+        *(f"~{key}" for key in gone),
+    ]
+
+
+@lru_cache(maxsize=256)
+def _composed(options: tuple[str, ...]) -> dict[str, Any]:
+    try:
+        return _flat(hashed(compose(options)))
+    except Exception as error:  # Hydra has no common class of its own errors
+        raise ValueError(f"options must be in conf/, got {' '.join(options)}: {str(error).splitlines()[0]}") from None
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Leaves by dotted key; an empty mapping and a list are leaves."""
+    if not isinstance(value, Mapping) or not value:
+        return {path[:-1]: value}
+    return {key: leaf for k, v in value.items() for key, leaf in _flat(v, f"{path}{k}.").items()}
+
+
+def _written(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _without_later(value: Any, path: str = "") -> Any:
