@@ -8,9 +8,9 @@ import pytest
 from tokbench import build
 
 ORDER = (
-    *("interfaces", "records", "layers", "data", "quantizers", "diffusion", "heads", "metrics", "tokenizers"),
+    *("interfaces", "records", "build", "layers", "data", "quantizers", "diffusion", "heads", "metrics", "tokenizers"),
     *("backbone", "generation", "cost", "train", "judges", "environment", "evaluate", "report"),
-    *("build", "job", "stages", "tune", "execute", "run", "claims"),
+    *("job", "stages", "tune", "execute", "run", "claims"),
 )
 ONLY_IN = {
     "lightning": {"train"},

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokbench.records import read_records, write_whole
+from tokbench import build
+from tokbench.records import RunRecord, read_records, write_whole
 from tokbench.report.formatting import markdown_table
 from tokbench.report.groups import Group, group_records
 from tokbench.report.headline import readme_block
+from tokbench.report.html import build_html
 from tokbench.report.page import render_page
 from tokbench.report.pictures import draw_pictures
 from tokbench.report.quantizers import PAGE, build_quantizers
@@ -51,7 +53,17 @@ def build_report(results: Path) -> list[Path]:
     compared, judged = build_quantizers(views, results), build_claims(views, results)
     index = results / "README.md"
     write_whole(index, _index(groups, written, compared).encode())
-    return [index, *(path for paths in written for path in paths), *compared, *judged]
+    paths = [index, *(path for paths in written for path in paths), *compared, *judged]
+    pages = [path for path in paths if path.suffix == ".md"]
+    return [*paths, build_html(pages, [record for group in groups for record in group.records], _command)]
+
+
+def _command(record: RunRecord) -> str:
+    """What makes the record's run again."""
+    try:
+        return " ".join(["python -m tokbench.run", *build.overrides_of(record.config)])
+    except (KeyError, ValueError) as error:
+        return f"none: {error}"
 
 
 def _build_group(view: View, results: Path) -> list[Path]:
