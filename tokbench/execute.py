@@ -20,6 +20,7 @@ from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_li
 from tokbench.evaluate.measures import Measures, measured
 from tokbench.evaluate.reference import Reference, some
 from tokbench.evaluate.robustness import evaluate_robustness
+from tokbench.evaluate.shapes import evaluate_shapes
 from tokbench.evaluate.tokenizer import evaluate_tokenizer
 from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
 from tokbench.interfaces import Tokenizer, TokenSpace
@@ -160,6 +161,9 @@ def _block(
             block, scheme, tokenizer, reference, sizes, seed=job.config["seed"], device=job.device
         )
         metrics |= found
+        if job.config.get("shapes"):
+            many = {"images": sizes.understanding, "batch": sizes.batch}
+            metrics |= evaluate_shapes(block, scheme, tokenizer, space, dataset.generation, **many)
         arrays[f"samples_{block}"] = _array(samples[:PICTURED])
     with job.step(f"cost of {preset['name']}"):
         budget = job.config["budget"]["backbone"]

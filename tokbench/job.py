@@ -38,7 +38,7 @@ ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modu
     *("tokbench.evaluate.costs", "tokbench.evaluate.tokens", "tokbench.evaluate.reference"),
     "tokbench.evaluate.robustness",
 )
-TUNE = "tokbench.tune"  # the same, of runs with a search
+ON_DEMAND = {"tuning": "tokbench.tune", "shapes": "tokbench.evaluate.shapes"}  # the same, where that key is set
 
 
 @dataclass
@@ -149,7 +149,8 @@ def _identify(job: Job, *, codebooks: int) -> None:
     nodes = [job.config[name] for name in ("data", "tokenizer", "quantizer", "backbone")]
     presets = _presets(generation, codebooks=None).values()
     nodes += [node for preset in presets for node in (preset["scheme"], preset["head"])]
-    job.versions = build.versions(nodes, (*ROOMS, TUNE) if "tuning" in job.config else ROOMS)
+    used = [room for key, room in ON_DEMAND.items() if job.config.get(key)]
+    job.versions = build.versions(nodes, (*ROOMS, *used))
     job.hash = build.run_hash(job.config, job.fingerprints, job.versions)
 
 

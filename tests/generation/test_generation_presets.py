@@ -57,3 +57,18 @@ def test_too_many_tokens_for_a_cpu_are_refused_before_anything_is_trained(prepar
     with pytest.raises(ValueError, match=r"image tokens must be <= 1024 without a GPU, got 3072 of pixels at 32x32"):
         prepared("quantizer=pixels")
     assert not prepared("quantizer=pixels", "stage=tokenizer").presets
+
+
+def test_too_small_a_base_of_rope_is_told_and_not_refused(prepared, capsys):
+    prepared("quantizer=fsq")
+    assert not capsys.readouterr().err
+    prepared("quantizer=fsq", "backbone.base=10")
+    assert "warning: fsq s0: backbone.base = 10 is below b*(" in capsys.readouterr().err
+
+
+def test_other_shapes_are_part_of_the_identity_of_runs_that_judge_them_alone(prepared):
+    plain, shaped = prepared("quantizer=fsq"), prepared("quantizer=fsq", "shapes=true")
+    assert "evaluate.shapes" not in plain.versions
+    assert shaped.versions["evaluate.shapes"] == 1
+    assert plain.hash != shaped.hash
+    assert "shapes" not in build.hashed(plain.config)

@@ -8,6 +8,7 @@ NO_ARROW = (
     "bits/",
     "training/",
     "reconstruction/psnr_lost_",
+    "shapes/image_bits",
     *(f"generation/{name}" for name in ("model_bits", "guidance", "nearest_train_distance")),
 )
 

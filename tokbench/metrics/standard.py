@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from tokbench.metrics import codes, features, images
 from tokbench.metrics.definition import Definition, group
 from tokbench.metrics.standard_cost import COST, TRAINING
+from tokbench.metrics.standard_shapes import SHAPED
 
 VERSION = 1
 RANDOM_SEED = 0  # of random64's weights
@@ -142,5 +143,14 @@ _UNDERSTANDING = group(
     },
 )
 STANDARD: Mapping[str, Definition] = (
-    _IMAGES | _RECONSTRUCTION | _ROBUSTNESS | _BITS | _LIKELIHOOD | _GENERATION | _UNDERSTANDING | COST | TRAINING
+    _IMAGES
+    | _RECONSTRUCTION
+    | _ROBUSTNESS
+    | _BITS
+    | _LIKELIHOOD
+    | _GENERATION
+    | _UNDERSTANDING
+    | SHAPED
+    | COST
+    | TRAINING
 )
