@@ -19,7 +19,6 @@ from tokbench.report.headline import headline
 from tokbench.report.methods import by_size, is_sweep, make_methods, psnr_at, shared_size, targets
 from tokbench.report.pictures import MOST_STRIPS, left_out, pictured, reconstruction_strips
 from tokbench.report.rows import labels, make_rows
-from tokbench.report.tables import differences
 from tokbench.report.view import View
 
 
@@ -254,19 +253,6 @@ def test_pictures_of_more_than_a_dozen_rows_have_no_error_maps(tmp_path: Path) -
     labels = [label.split("\n")[0] for label, _ in reconstruction_strips(view(tmp_path))]
     assert len(labels) == 14
     assert not any("error" in label for label in labels)
-
-
-def test_differences_are_against_fsq_of_equal_nominal_bits(tmp_path: Path) -> None:
-    for made in (*(swept("fsq", codes) for codes in (240, 1000)), swept("vq", 1024), swept("lfq", 256)):
-        file(made, tmp_path, kept=swept_arrays(made))
-    title, lines = differences(view(tmp_path))
-    assert title == "Paired differences in PSNR against fsq of equal nominal bits"
-    assert [line.split("|")[1].strip() for line in lines if line.startswith("|")][2:] == ["vq"]
-    (vq,) = [row for row in view(tmp_path).rows if row.label == "vq"]
-    (fsq,) = [row for row in view(tmp_path).rows if row.label == "fsq (codebook_size=1000)"]
-    found = view(tmp_path).difference(vq, fsq, "psnr_db")
-    assert found is not None
-    assert f"{found[0].mean:.2f}" in lines[2]
 
 
 def test_readme_has_a_link_and_a_plot_in_place_of_a_table_of_hundreds(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from tokbench.records import parse_key
 from tokbench.report.definitions import definition
+from tokbench.report.differences import differences
 from tokbench.report.formatting import markdown_table
 from tokbench.report.layouts import SECTIONS, Section
 from tokbench.report.pictures import left_out
 from tokbench.report.ranking import why_unranked
-from tokbench.report.tables import NOTHING, differences, table
+from tokbench.report.tables import NOTHING, table
 from tokbench.report.view import View
 
 FEWER = "Too many rows for a picture: it has one of each name, of the V that most methods share where there is one."

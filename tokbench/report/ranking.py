@@ -46,10 +46,11 @@ def _winners(view: View, key: str, peers: str, array: str | None) -> set[str]:
     way = direction(key)
     if way is None or not _may_rank(view):
         return set()
-    return {best for rows in _peer_groups(view, peers) if (best := _leader(view, key, rows, way, array)) is not None}
+    return {best for rows in peer_groups(view, peers) if (best := _leader(view, key, rows, way, array)) is not None}
 
 
-def _peer_groups(view: View, peers: str) -> list[list[Row]]:
+def peer_groups(view: View, peers: str) -> list[list[Row]]:
+    """All rows, or the discrete rows by equal nominal bits (within 1 %) in one encoder and decoder."""
     if peers == "all":
         return [view.rows]
     groups: list[tuple[float, object, list[Row]]] = []

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import nan
 
-from tokbench.metrics.statistics import Difference
 from tokbench.report.columns import Column, floor
-from tokbench.report.formatting import EMPTY, listed, markdown_table, number
+from tokbench.report.formatting import EMPTY, listed, markdown_table
 from tokbench.report.layouts import Layout
-from tokbench.report.ranking import BITS_TOLERANCE
-from tokbench.report.rows import NOMINAL_BITS, Row, summarize
+from tokbench.report.rows import Row
 from tokbench.report.view import View
 
 BASELINE_LABELS = {
@@ -19,12 +16,7 @@ BASELINE_LABELS = {
     "replayed_train": "*training images replayed*",
     "colour_only": "*colour alone*",
 }
-REFERENCE = "fsq"  # what paired differences are taken against, where it has a row
 NOTHING = "No run of this group has these measures."
-PAIRED = (
-    "Same test images and seeds on both sides; the bootstrap draws seeds and whole clusters of images together, so that"
-    " with one seed the interval knows nothing of what another training would give."
-)
 FLOOR = (
     "floor: the same distance between training and test originals. Replayed training images score near it or below, so"
     " it is read together with the distance to the nearest training image."
@@ -66,38 +58,3 @@ def _transposed(columns: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequen
 
 def _has(row: Row, column: Column) -> bool:
     return any(column.key in record.metrics for record in row.records)
-
-
-def differences(view: View) -> tuple[str, list[str]]:
-    """Title and lines of the paired differences in PSNR of every row against the reference."""
-    if not view.rows:
-        return "Paired differences in PSNR", [NOTHING]
-    known = [row for row in view.rows if row.records[0].name == REFERENCE]
-    known = known or [max(view.rows, key=lambda row: len(row.records))]
-    name = known[0].label if len(known) == 1 else f"{REFERENCE} of equal nominal bits"
-    pairs = [(row, reference) for row in view.rows if (reference := _reference(known, row)) is not None]
-    compared = [(row.label, view.difference(row, other, "psnr_db")) for row, other in pairs if row is not other]
-    lines = [_difference(label, *found) for label, found in compared if found is not None]
-    title = f"Paired differences in PSNR against {name}"
-    if not lines:
-        return title, ["No other run shares its seeds and has per-image values."]
-    headings = ["tokenizer", f"minus {known[0].label if len(known) == 1 else REFERENCE} (dB)"]
-    return title, [*markdown_table([*headings, "95 % interval", "verdict", "seeds"], lines), "", PAIRED]
-
-
-def _reference(known: Sequence[Row], row: Row) -> Row | None:
-    """The one reference, or of several the first with the row's nominal bits, within 1 %; None without such."""
-    if len(known) == 1:
-        return known[0]
-    bits = _nominal(row)
-    return next((other for other in known if abs(_nominal(other) - bits) <= BITS_TOLERANCE * bits), None)
-
-
-def _nominal(row: Row) -> float:
-    summary = summarize(row.records, NOMINAL_BITS)
-    return nan if summary is None or summary.mean is None else summary.mean
-
-
-def _difference(label: str, gap: Difference, seeds: int) -> list[str]:
-    verdict = "separable" if gap.separable else "not separable"
-    return [label, number(gap.mean, "dB"), f"{number(gap.low, 'dB')} to {number(gap.high, 'dB')}", verdict, str(seeds)]

@@ -1,0 +1,67 @@
+"""Differences to the leader of a comparison, and when they may be called so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from report_factory import file, swept, swept_arrays
+from scipy import stats
+
+from tokbench.records import RunRecord, read_records
+from tokbench.report.differences import differences, permutation_p
+from tokbench.report.groups import group_records
+from tokbench.report.view import View
+
+
+def view(folder: Path) -> View:
+    (group,) = group_records(read_records(folder / "runs"))
+    return View(group, folder / "runs")
+
+
+def moved(record: RunRecord, psnr_db: float, noise: float = 0.5) -> dict[str, Any]:
+    kept = swept_arrays(record)
+    rng = np.random.default_rng(int(record.hash, 16))
+    values = psnr_db + rng.normal(0, noise, len(kept["psnr_db"]))
+    return kept | {"psnr_db": values.astype(np.float32)}
+
+
+def lines_of(folder: Path) -> list[list[str]]:
+    _, lines = differences(view(folder))
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")][2:]
+
+
+def test_each_row_meets_the_leader_of_its_own_bits(tmp_path: Path) -> None:
+    for made in (*(swept("fsq", codes) for codes in (240, 1000)), swept("vq", 1024), swept("lfq", 256)):
+        file(made, tmp_path, kept=swept_arrays(made))
+    (line,) = lines_of(tmp_path)
+    seen = view(tmp_path)
+    rows = {row.label: row for row in seen.rows}
+    pair = rows["vq"], rows["fsq (codebook_size=1000)"]
+    first, leader = sorted(pair, key=lambda row: row.records[0].metrics["reconstruction/psnr_db"].value or 0)
+    found = seen.difference(first, leader, "psnr_db")
+    assert found is not None
+    assert line[:3] == [first.label, leader.label, f"{found[0].mean:.2f}"]
+
+
+def test_what_is_not_separable_says_how_many_images_would_do(tmp_path: Path) -> None:
+    for seed in range(3):
+        for name, codes, quality in (("fsq", 1000, 24.0), ("vq", 1024, 24.05)):
+            made = swept(name, codes, seed)
+            file(made, tmp_path, kept=moved(made, quality, noise=1.0))
+    (line,) = lines_of(tmp_path)
+    assert line[4].startswith("not separable at N = 24 (about ")
+    assert int(line[4].split("about ")[1].rstrip(")").replace(",", "")) > 24
+
+
+def test_p_is_that_of_all_divisions_of_the_seeds() -> None:
+    """Three against three, fully apart: 2 of the 20 divisions are as extreme."""
+    assert permutation_p(np.array([1.0, 1.1, 1.2]), np.array([2.0, 2.1, 2.2])) == pytest.approx(0.1)
+    assert permutation_p(np.array([1.0]), np.array([2.0])) == 1
+    assert permutation_p(np.array([1.0]), np.array([2.0, 2.1, 2.2])) == pytest.approx(0.25)
+    a, b = np.random.default_rng(0).normal(size=(2, 5))
+    known = stats.permutation_test((a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True)
+    assert permutation_p(a, b) == pytest.approx(known.pvalue)
+    assert permutation_p(np.array([1.0, 2.0, 3.0]), np.array([2.0, 1.0, 3.0])) == 1
