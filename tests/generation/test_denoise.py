@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused_by_name():
     space = TokenSpace(GRID, D, (4, 4), torch.zeros(D), torch.ones(D), lambda indices: indices)
     with pytest.raises(ValueError, match="needs the tokenizer's own snap"):
         _scheme(space=space)
-    with pytest.raises(ValueError, match="prediction must be one of x0, eps, v, got 'score'"):
+    with pytest.raises(ValueError, match="prediction must be one of x0, eps, v, flow, got 'score'"):
         _scheme(prediction="score")
     with pytest.raises(ValueError, match="steps must be >= 1, got 0"):
         _scheme(steps=0)
