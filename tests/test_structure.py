@@ -10,7 +10,7 @@ from tokbench import build
 ORDER = (
     *("interfaces", "records", "build", "layers", "data", "quantizers", "diffusion", "heads", "metrics", "tokenizers"),
     *("backbone", "generation", "cost", "train", "judges", "environment", "evaluate", "report"),
-    *("job", "stages", "tune", "execute", "run", "claims"),
+    *("job", "stages", "tune", "execute", "run", "claims", "advise"),
 )
 ONLY_IN = {
     "lightning": {"train"},

@@ -1,0 +1,91 @@
+"""Advice is the Pareto set under the limits, and says what the records leave open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_factory import file, measure, swept, swept_arrays
+
+from tokbench import advise
+from tokbench.records import read_records
+from tokbench.report.advice import GOALS, Limit
+from tokbench.report.advice import advise as decide
+from tokbench.report.groups import group_records
+from tokbench.report.view import View
+
+
+def add(folder: Path, name: str, psnr_db: float, bits: float, *, seeds: int = 3, noise: float = 0.01) -> None:
+    for seed in range(seeds):
+        made = swept(name, 1000, seed)
+        values = {"reconstruction/psnr_db": psnr_db, "bits/marginal_bits_per_image": bits}
+        kept = made.metrics | {key: measure(key, value) for key, value in values.items()}
+        arrays = swept_arrays(made)
+        spread = np.random.default_rng([seed, ord(name[0])]).normal(0, noise, len(arrays["psnr_db"]))
+        arrays |= {"psnr_db": (psnr_db + spread).astype(np.float32)}
+        file(made.model_copy(update={"metrics": kept}), folder, kept=arrays)
+
+
+def view(folder: Path) -> View:
+    (group,) = group_records(read_records(folder / "runs"))
+    return View(group, folder / "runs")
+
+
+def test_the_choice_is_what_no_other_row_beats(tmp_path: Path) -> None:
+    add(tmp_path, "good", 25.0, 600)
+    add(tmp_path, "cheap", 22.0, 300)
+    add(tmp_path, "poor", 21.0, 400)
+    advice = decide(view(tmp_path), GOALS["reconstruction"], [])
+    assert [option.row.label for option in advice.choices] == ["good", "cheap"]
+    assert advice.excluded == {"poor": "cheap is no worse in both"}
+    assert advice.open == ()
+
+
+def test_a_limit_names_what_breaks_it(tmp_path: Path) -> None:
+    add(tmp_path, "good", 25.0, 600)
+    add(tmp_path, "cheap", 22.0, 300)
+    advice = decide(view(tmp_path), GOALS["reconstruction"], [Limit("bits/marginal_bits_per_image", "down", 500)])
+    assert [option.row.label for option in advice.choices] == ["cheap"]
+    assert advice.excluded == {"good": "marginal bits per image (bits) 600, more than 500"}
+    missing = decide(view(tmp_path), GOALS["reconstruction"], [Limit("bits/none", "down", 1)])
+    assert missing.choices == ()
+    assert "none is NA (not measured)" in missing.excluded["good"]
+
+
+def test_few_seeds_and_overlapping_rows_leave_the_choice_open(tmp_path: Path) -> None:
+    add(tmp_path, "good", 25.0, 600, noise=2.0)
+    add(tmp_path, "near", 24.99, 610, noise=2.0)
+    add(tmp_path, "new", 22.0, 300, seeds=1)
+    advice = decide(view(tmp_path), GOALS["reconstruction"], [])
+    near, new = sorted(advice.open)
+    assert near.startswith("good against near: ")
+    assert new == "good against new: 1 seed, fewer than 3"
+
+
+def test_a_demonstration_decides_nothing(tmp_path: Path) -> None:
+    file(swept("vq", 1000, ranked=False), tmp_path)
+    advice = decide(view(tmp_path), GOALS["reconstruction"], [])
+    assert advice.open == ("the data are a demonstration and rank nothing",)
+
+
+def test_the_command_prints_choices_and_reasons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(tmp_path, "good", 25.0, 600)
+    add(tmp_path, "poor", 21.0, 700)
+    assert advise.main(["--prefer", "reconstruction", "--results", str(tmp_path)]) == advise.OK
+    printed = capsys.readouterr().out
+    assert "| good " in printed
+    assert "good is no worse in both" in printed
+    assert "More seeds could not change the first choice." in printed
+    none = ["--prefer", "reconstruction", "--min-psnr-db", "30", "--results", str(tmp_path)]
+    assert advise.main(none) == advise.NONE
+    assert "no row keeps the limits" in capsys.readouterr().out
+
+
+def test_what_was_not_measured_or_recorded_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(tmp_path, "good", 25.0, 600)
+    assert advise.main(["--prefer", "reconstruction", "--group", "no", "--results", str(tmp_path)]) == advise.BAD_INPUT
+    assert "--group must be one of cifar10-cpu, got 'no'" in capsys.readouterr().err
+    empty = str(tmp_path / "empty")
+    assert advise.main(["--prefer", "generation", "--results", empty]) == advise.BAD_INPUT
+    assert "common/generation/fd_classifier" in capsys.readouterr().err
