@@ -9,8 +9,8 @@ from tokbench import build
 
 ORDER = (
     *("interfaces", "records", "build", "layers", "data", "quantizers", "diffusion", "heads", "metrics", "tokenizers"),
-    *("backbone", "generation", "cost", "train", "judges", "environment", "evaluate", "report"),
-    *("job", "stages", "tune", "execute", "run", "claims", "advise"),
+    *("backbone", "generation", "information", "cost", "train", "judges", "environment", "evaluate", "report"),
+    *("job", "stages", "tune", "execute", "run", "claims", "codec", "advise"),
 )
 ONLY_IN = {
     "lightning": {"train"},

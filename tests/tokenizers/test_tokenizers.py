@@ -59,6 +59,18 @@ def test_tokens_are_in_raster_order_and_patches_tie_the_channels_of_a_colour() -
     assert Patches(4).tied_channels == 16
 
 
+def test_a_wide_grid_is_decoded_row_by_row() -> None:
+    torch.manual_seed(0)
+    tokenizer = Autoencoder(Continuous(4), width=8, factor=4, depth=0)
+    z_q = torch.randn(1, 12, 4)
+    before = tokenizer.decode(z_q, (2, 6))
+    z_q[0, 11] += 2.0  # the last token of the second row: the lower right corner
+    changed = (tokenizer.decode(z_q, (2, 6)) - before).abs().mean(dim=(0, 1))
+    assert changed.shape == (8, 24)
+    assert changed[:, :16].max() < changed[:, 16:].mean()
+    assert changed[:, 16:].max() == changed.max()
+
+
 def test_encoder_and_decoder_start_the_same_for_every_quantizer() -> None:
     states = []
     for quantizer in (Continuous(4), Continuous(8), FiniteScalarQuantizer([8, 5, 5, 5])):

@@ -1,8 +1,9 @@
-"""One image file of any common kind to one square of 8-bit RGB."""
+"""One image file of any common kind to 8-bit RGB, whole or as one square."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,22 @@ def read_square(path: Path, *, size: int) -> Tensor:
 
     The first frame, upright by its EXIF, transparency over white. ValueError naming the file if it is no image.
     """
+    return _read(path, lambda rgb: ImageOps.fit(rgb, (size, size), method=Image.Resampling.BICUBIC))
+
+
+def read_image(path: Path) -> Tensor:
+    """(3, H, W) uint8 of the whole image, otherwise as `read_square`."""
+    return _read(path, lambda rgb: rgb)
+
+
+def _read(path: Path, shaped: Callable[[Image.Image], Image.Image]) -> Tensor:
     try:
         with Image.open(path, formats=FORMATS) as image:
-            square = ImageOps.fit(to_rgb(ImageOps.exif_transpose(image)), (size, size), method=Image.Resampling.BICUBIC)
+            pixels = np.array(shaped(to_rgb(ImageOps.exif_transpose(image))))
     except FAILURES as error:
         reason = "no image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as one of {', '.join(FORMATS)}: {reason}") from error
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

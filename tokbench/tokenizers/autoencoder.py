@@ -82,9 +82,9 @@ class Autoencoder(nn.Module):
         """(B, N) or (B, N, K) int64 to (B, N, D)."""
         return self.quantizer.indices_to_codes(indices)
 
-    def decode(self, z_q: Tensor) -> Tensor:
-        """(B, N, D) to (B, 3, H, W); square images."""
+    def decode(self, z_q: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """(B, N, D) to (B, 3, H, W); `grid` (h, w) of the tokens, None: a square one."""
         side = round(z_q.shape[1] ** 0.5)
-        if side * side != z_q.shape[1]:
+        if grid is None and side * side != z_q.shape[1]:
             raise ValueError(f"z_q must hold a square number of tokens, got {z_q.shape[1]}")
-        return self.decoder(self.from_latent(z_q).transpose(1, 2).unflatten(2, (side, side)))
+        return self.decoder(self.from_latent(z_q).transpose(1, 2).unflatten(2, grid or (side, side)))

@@ -47,6 +47,6 @@ class Prequantized(Autoencoder):
             "indices_to_codes needs a discrete tokenizer, got latents before their quantizer; use z_q instead"
         )
 
-    def decode(self, z_q: Tensor) -> Tensor:
-        """(B, N, D) to (B, 3, H, W), square images; in evaluation of latents, which are quantized first."""
-        return super().decode(z_q if self.training else self.quantizer(z_q).z_q)
+    def decode(self, z_q: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """(B, N, D) to (B, 3, H, W), `grid` as the autoencoder's; in evaluation of latents, which are quantized first."""
+        return super().decode(z_q if self.training else self.quantizer(z_q).z_q, grid)
