@@ -88,7 +88,8 @@ def cached_sampling() -> None:
     backbone = Backbone(dim=4, width=256, depth=6, heads=4, grid=(16, 16), positions="rope_tv", base=1e4)
     head = Categorical(width=256, codebook_sizes=(1000,), top_p=1.0)
     weights = {"text": 1.0, "image": 1.0}
-    scheme = Causal(space, backbone, head, image_first=0.2, caption_dropout=0.1, loss_weights=weights, temperature=1.0)
+    rows = {"image_first": 0.2, "caption_dropout": 0.1, "loss_weights": weights}
+    scheme = Causal(space, backbone, head, order="raster", temperature=1.0, **rows)  # type: ignore[arg-type]
     scheme.eval()
     for parameter in scheme.parameters():  # residual branches start at zero: give them something to compute
         nn.init.normal_(parameter, std=0.05) if parameter.ndim == 2 else None

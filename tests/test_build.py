@@ -49,7 +49,9 @@ def test_every_generation_preset_and_budget_is_built(generation: str, budget: st
     for preset in presets:
         with torch.device("meta"):
             backbone = build.construct(config["backbone"], dim=4, grid=(4, 4))
-            head = preset["head"] and build.construct(preset["head"], width=backbone.width, codebook_sizes=(10,))
+            known = {"width": backbone.width, "dim": 4, "codebook_sizes": (10,)}
+            wanted = {k: v for k, v in known.items() if preset["head"] and build.takes(preset["head"], k)}
+            head = preset["head"] and build.construct(preset["head"], **wanted)
             scheme = build.construct(preset["scheme"], space, backbone, *([head] if head else []))
         assert set(scheme.loss_weights) == {"text", "image"}
 

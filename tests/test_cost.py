@@ -29,7 +29,7 @@ def _schemes():
     backbone = Backbone(dim=D, width=WIDTH, depth=DEPTH, heads=2, grid=GRID, positions="rope_tv", base=100.0)
     rows = {"image_first": 0.2, "caption_dropout": 0.1, "loss_weights": {"text": 1.0, "image": 1.0}}
     head = Categorical(width=WIDTH, codebook_sizes=(V,), top_p=1.0)
-    causal = Causal(space, backbone, head, temperature=1.0, **rows)
+    causal = Causal(space, backbone, head, order="raster", temperature=1.0, **rows)
     denoise = Denoise(space, backbone, schedule="cosine", prediction="v", steps=STEPS, sampler="ddim", **rows)
     indices = torch.randint(V, (2, N))
     return causal, denoise, TokenBatch(space.standardize(codes[indices]), indices, *encode_text(CAPTIONS))

@@ -17,7 +17,9 @@ os.environ["TOKBENCH_ROOT"] = str(ROOT)  # conf/config.yaml anchors its paths he
 NOT_HASHED = ("results_dir", "cache_dir", "force", "logger", "experiment")
 GROUPS = ("data", "tokenizer", "quantizer", "backbone", "generation", "budget")
 # Keys younger than the first records, with the value that says what runs did before: left out of the hash at that value.
-LATER: dict[str, Any] = {"shapes": False}
+LATER: dict[str, Any] = {"shapes": False} | {
+    f"generation.{block}.scheme.order": "raster" for block in ("native_discrete", "native_stages")
+}
 
 
 def compose(overrides: Iterable[str] = ()) -> dict[str, Any]:

@@ -176,6 +176,11 @@ class Scheme(Protocol):
 
     loss_weights: Mapping[str, float]
 
+    @property
+    def likelihood(self) -> Literal["exact", "bound", "density"] | None:
+        """What `nll` gives of the image tokens: nats of codes, an upper bound on them, nats of a density, or nothing."""
+        ...
+
     def loss(self, batch: TokenBatch, generator: Generator) -> Mapping[str, Tensor]:
         """Unweighted scalars "text" and "image"."""
         ...
@@ -185,7 +190,7 @@ class Scheme(Protocol):
         ...
 
     def nll(self, batch: TokenBatch) -> Tensor | None:
-        """(B,) nats of the image tokens given the caption; None where the scheme has no exact likelihood."""
+        """(B,) nats of the image tokens given the caption, as `likelihood` says; None where it is None."""
         ...
 
     def caption_nll(self, batch: TokenBatch) -> Tensor:

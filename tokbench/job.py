@@ -17,15 +17,18 @@ from typing import Any
 import torch
 
 from tokbench import build
+from tokbench.backbone.sequence import check_text
 from tokbench.data.common import fingerprint, subset
 from tokbench.evaluate.reference import some
 from tokbench.evaluate.tokens import space_of
+from tokbench.generation.tokens import check_guidance
 from tokbench.interfaces import Dataset, Scheme, Tokenizer, TokenSpace
 from tokbench.records import NAME, find_record, record_file_name, write_whole
 from tokbench.tokenizers.check import check_tokenizer
 
 VERSION = 1
 Values = Mapping[str, Any]
+COMMON = "transfusion"  # the preset of the like-for-like column
 MOST_TOKENS_ON_CPU = 1024  # of an image: attention and sampling of more take hours at any budget
 ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modules its configuration names
     *("tokbench.interfaces", "tokbench.layers", "tokbench.diffusion", "tokbench.cost", "tokbench.train"),
@@ -126,8 +129,12 @@ def prepare(config: Values) -> Job:
                 f"{size}x{size}: take a smaller data.size, stage=tokenizer, or a machine with a GPU"
             )
         job.presets = _presets(config["generation"], codebooks=len(tokenizer.codebook_sizes))
+        for split in dataset.splits.values():
+            check_text([caption.encode() for caption in split.captions])
         for preset in job.presets.values():
-            job.scheme(preset, space)
+            scheme: Any = job.scheme(preset, space)
+            for guidance in config["budget"]["evaluation"]["guidances"]:
+                check_guidance(guidance, caption_dropout=scheme.caption_dropout)
         _warn_of_base(job, space)
     return job
 
@@ -155,12 +162,12 @@ def _identify(job: Job, *, codebooks: int) -> None:
 
 
 def _presets(generation: Values, *, codebooks: int | None) -> dict[str, Values]:
-    """The preset of each block. A single preset fills the common block if it needs no head, else the native one.
+    """The preset of each block. A single preset fills the native block, but Transfusion, which serves all, the common one.
 
     `codebooks` of the tokenizer choose among the native ones, 0 where it is continuous; None: all of them.
     """
     if "scheme" in generation:
-        return {"native" if generation["head"] else "common": generation}
+        return {"common" if generation["name"] == COMMON else "native": generation}
     if codebooks is None:
         return dict(generation)
     native = "native_stages" if codebooks > 1 else "native_discrete" if codebooks else "native_continuous"

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from tokbench.backbone.sequence import (
@@ -101,3 +102,12 @@ def test_drawn_rows_lose_captions_only_where_text_comes_first():
     assert abs(first.float().mean() - 0.25) < 0.03
     assert abs(dropped[~first].float().mean() - 0.4) < 0.04
     assert not dropped[first].any()
+
+
+def test_text_is_bytes_of_any_script_up_to_a_limit():
+    text, lengths = encode_text(["\u732b", "", "a"])
+    assert text.tolist() == [[0xE7, 0x8C, 0xAB], [0, 0, 0], [97, 0, 0]]
+    assert lengths.tolist() == [3, 0, 1]
+    encode_text(["x" * 1000])
+    with pytest.raises(ValueError, match=r"captions must be <= 1000 bytes of UTF-8, got 1002 in '.+'\.\.\."):
+        encode_text(["\u732b" * 334])

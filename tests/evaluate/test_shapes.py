@@ -37,9 +37,8 @@ def made(kind: str, positions: str = "rope_tv"):
     space = space_of(tokenizer, torch.zeros(2), torch.ones(2), size=16)
     backbone = Backbone(dim=2, width=32, depth=1, heads=1, grid=space.shape, positions=positions, base=1e4)
     if kind == "causal":
-        scheme = Causal(
-            space, backbone, Categorical(width=32, codebook_sizes=(25,), top_p=1.0), temperature=1.0, **ROWS
-        )
+        head = Categorical(width=32, codebook_sizes=(25,), top_p=1.0)
+        scheme = Causal(space, backbone, head, order="raster", temperature=1.0, **ROWS)
     else:
         scheme = Denoise(space, backbone, schedule="cosine", prediction="v", steps=2, sampler="ddim", **ROWS)
     for parameter in scheme.parameters():

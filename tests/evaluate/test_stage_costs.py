@@ -50,7 +50,7 @@ def test_tables_carry_every_stage(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["rvq", "product", "fsq", "lfq"])
 def test_analytic_flops_without_the_search_are_those_counted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Denoise, "_finish", lambda self, z: Quantized(z, None, {}))
+    monkeypatch.setattr("tokbench.generation.denoise.finish", lambda space, x, *, indices: Quantized(x, None, {}))
     made = tokenizer(name)
     space = space_of(made, torch.zeros(made.dim), torch.ones(made.dim), size=16)
     config = build.compose(["budget=smoke"])["backbone"] | {"width": 48, "depth": 2, "heads": 2}
@@ -58,7 +58,7 @@ def test_analytic_flops_without_the_search_are_those_counted(name: str, monkeypa
     head = Factorised(width=48, codebook_sizes=space.codebook_sizes, factors=space.factors, top_p=1.0)
     text, lengths = encode_text(["abcdef"])
     for scheme in (
-        Causal(space, backbone, head, temperature=1.0, **ROWS),
+        Causal(space, backbone, head, order="raster", temperature=1.0, **ROWS),
         Denoise(space, backbone, schedule="cosine", prediction="v", steps=3, sampler="ddim", **ROWS),
     ):
         generator = torch.Generator().manual_seed(0)

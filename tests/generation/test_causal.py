@@ -25,13 +25,14 @@ def _batch(captions=CAPTIONS, seed=2):
     return TokenBatch(space.standardize(space.indices_to_codes(indices)), indices, text, lengths)
 
 
-def _scheme(*, image_first=0.2, caption_dropout=0.1, temperature=1.0, noise=0.3):
+def _scheme(*, order="raster", image_first=0.2, caption_dropout=0.1, temperature=1.0, noise=0.3):
     torch.manual_seed(0)
     backbone = Backbone(dim=D, width=WIDTH, depth=2, heads=2, grid=GRID, positions="rope_tv", base=100.0)
     scheme = Causal(
         _space(),
         backbone,
         Categorical(width=WIDTH, codebook_sizes=(V,), top_p=1.0),
+        order=order,
         image_first=image_first,
         caption_dropout=caption_dropout,
         loss_weights={"text": 1.0, "image": 1.0},
@@ -133,7 +134,7 @@ def test_every_parameter_gets_a_gradient():
 
 def test_a_continuous_batch_is_refused():
     batch = _batch()
-    with pytest.raises(ValueError, match="scheme 'causal' needs"):
+    with pytest.raises(ValueError, match=r"head Categorical needs batch\.indices"):
         _scheme().nll(TokenBatch(batch.latents, None, batch.text, batch.lengths))
 
 

@@ -9,6 +9,7 @@ from tokbench.backbone.sequence import encode_text
 from tokbench.backbone.transformer import Backbone
 from tokbench.generation.causal import Causal
 from tokbench.generation.denoise import Denoise
+from tokbench.generation.tokens import finish
 from tokbench.heads.factorised import Factorised
 from tokbench.interfaces import TokenBatch, TokenSpace
 
@@ -44,7 +45,7 @@ def causal(*, grid=GRID, noise=0.3, **changes):
     torch.manual_seed(0)
     here = space(grid)
     head = Factorised(width=WIDTH, codebook_sizes=SIZES, factors=here.factors, top_p=1.0)
-    scheme = Causal(here, backbone(grid), head, temperature=1.0, **ROWS | changes)
+    scheme = Causal(here, backbone(grid), head, order="raster", temperature=1.0, **ROWS | changes)
     for parameter in scheme.parameters():
         if parameter.ndim > 1 and noise:
             torch.nn.init.normal_(parameter, std=noise)
@@ -121,7 +122,8 @@ def test_denoise_samples_snap_stage_by_stage():
     assert drawn.indices.shape == (3, N, K)
     assert torch.equal(drawn.z_q, codes(drawn.indices))
     z = torch.randn(2, N, D) * 3
-    assert torch.equal(scheme._finish(z).indices, snap(z))
+    found = finish(space(), space().standardize(z), indices=False)
+    assert torch.equal(found.indices, snap(z))
 
 
 def test_denoise_names_the_method_that_stages_need():

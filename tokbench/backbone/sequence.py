@@ -21,16 +21,29 @@ BOS, BOI, EOI, EOS = 256, 257, 258, 259
 VOCABULARY = 260
 IGNORE = -100  # a place whose next token is forced or is no text: no text loss
 SPECIALS = 4
+MOST_TEXT_BYTES = 1000  # of a caption or prompt
 
 
 def encode_text(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """UTF-8 bytes (B, T) int64, zero beyond each length, and the lengths (B,) int64 in bytes."""
+    """UTF-8 bytes (B, T) int64, zero beyond each length, and the lengths (B,) int64 in bytes.
+
+    An empty caption is no caption: what guidance compares with. ValueError beyond `MOST_TEXT_BYTES`.
+    """
     rows = [caption.encode() for caption in captions]
+    check_text(rows)
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
     width = max((len(row) for row in rows), default=0)
     return torch.tensor([list(row.ljust(width, b"\0")) for row in rows], dtype=torch.int64).view(
         len(rows), width
     ), lengths
+
+
+def check_text(rows: Sequence[bytes]) -> None:
+    """ValueError where a caption is too long."""
+    longest = max(rows, key=len, default=b"")
+    if len(longest) > MOST_TEXT_BYTES:
+        start = longest[:20].decode(errors="ignore")
+        raise ValueError(f"captions must be <= {MOST_TEXT_BYTES} bytes of UTF-8, got {len(longest)} in {start!r}...")
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +129,16 @@ def attention_mask(image_ids: Tensor) -> Tensor:
     causal = torch.ones(size, size, dtype=torch.bool, device=image_ids.device).tril()
     same = (image_ids[:, :, None] == image_ids[:, None, :]) & (image_ids[:, :, None] > 0)
     return (causal | same)[:, None]
+
+
+def ordered_mask(image_ids: Tensor, rank: Tensor) -> Tensor:
+    """(B, 1, S, S) bool: j <= i, and inside the one image rank[j] <= rank[i] instead, of when each token comes (N,)."""
+    index = (image_ids.cumsum(dim=1) - 1).clamp(min=0)
+    ranks = rank[index]
+    size = image_ids.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool, device=image_ids.device).tril()
+    inside = (image_ids[:, :, None] > 0) & (image_ids[:, None, :] > 0)
+    return torch.where(inside, ranks[:, None, :] <= ranks[:, :, None], causal)[:, None]
 
 
 def _targets(tokens: Tensor, lengths: Tensor, image_start: Tensor, num_image: int) -> Tensor:

@@ -86,13 +86,15 @@ class Backbone(nn.Module):
         `shift` (B, E) is added to each image token's input. Tokens of one image see each other if `bidirectional`, else
         only what came before.
         """
-        image = self.embed_image(latents, shift)
-        places = rows.image_places[..., None].expand_as(image)
-        x = self.embed_text(rows.tokens, rows.image_start)
-        x = x.scatter(1, places, image.to(x.dtype))
-        turn = self.rotation(rows.image_start, x.shape[1])
         mask = attention_mask(rows.image_ids) if bidirectional else None
-        return self(x, turn, mask=mask, causal=not bidirectional)
+        return self.read_embedded(rows, self.embed_image(latents, shift), mask=mask)
+
+    def read_embedded(self, rows: Sequences, image: Tensor, *, mask: Tensor | None) -> Tensor:
+        """States (B, S, E) of whole rows with their embedded images (B, N, E) under a mask (B, 1, S, S); None: causal."""
+        x = self.embed_text(rows.tokens, rows.image_start)
+        x = x.scatter(1, rows.image_places[..., None].expand_as(image), image.to(x.dtype))
+        turn = self.rotation(rows.image_start, x.shape[1])
+        return self(x, turn, mask=mask, causal=mask is None)
 
     def prefill(self, tokens: Tensor, lengths: Tensor, *, room: int) -> tuple[Cache, Tensor]:
         """A cache that has read right-padded prompts (B, P), with `room` for more; each row's last state (B, E)."""

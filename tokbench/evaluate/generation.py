@@ -198,21 +198,31 @@ def evaluate_understanding(
 def evaluate_likelihood(
     block: str, scheme: Scheme, space: TokenSpace, table: TokenTable, *, pixels: int, sizes: Sizes
 ) -> Measures:
-    """Bits an image and a pixel under the scheme, given the caption; "NA" where the scheme has no exact likelihood."""
-    names = ("model_bits_per_image", "model_bits_per_pixel")
-    if not space.codebook_sizes:
-        return {f"{block}/bits/{name}": missing(f"{block}/bits/{name}", "continuous") for name in names}
+    """What the scheme's likelihood says of the image tokens given the caption, each kind under its own name.
+
+    Bits an image and a pixel where it is exact over codes, else "NA" and the reason; besides them a bound on those bits, or
+    the bits of a density a channel.
+    """
+    exact, kind = ("model_bits_per_image", "model_bits_per_pixel"), scheme.likelihood
     rows = some(len(table), sizes.understanding)
-    if scheme.nll(table.batch(space, rows[:1])) is None:
-        return {f"{block}/bits/{name}": missing(f"{block}/bits/{name}", "no exact likelihood") for name in names}
 
     def nats(part: Tensor) -> Tensor:
         found = scheme.nll(table.batch(space, rows[part]))
         assert found is not None
         return found.cpu()
 
+    measures: Measures = {}
+    if kind != "exact":
+        reason = "a bound alone" if kind == "bound" else "no exact likelihood" if space.codebook_sizes else "continuous"
+        measures = {f"{block}/bits/{name}": missing(f"{block}/bits/{name}", reason) for name in exact}
+    if kind is None:
+        return measures
     bits = in_batches(len(rows), sizes.batch, nats, what=f"{block}: likelihood") / log(2)
-    return {
-        f"{block}/bits/{names[0]}": mean_of(f"{block}/bits/{names[0]}", bits),
-        f"{block}/bits/{names[1]}": mean_of(f"{block}/bits/{names[1]}", bits / pixels),
+    parts = {
+        "exact": dict(zip(exact, (1, pixels), strict=True)),
+        "bound": {"model_bits_bound_per_image": 1},
+        "density": {"model_density_bits_per_channel": space.num_tokens * space.dim},
     }
+    for name, share in parts[kind].items():
+        measures[f"{block}/bits/{name}"] = mean_of(f"{block}/bits/{name}", bits / share)
+    return measures

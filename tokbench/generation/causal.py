@@ -1,17 +1,30 @@
-"""Image tokens one at a time, each given the text and the tokens before it, as in Chameleon (arXiv:2405.09818).
+"""Image tokens one at a time, each given the text and the tokens before it: a scheme for every head.
 
+Over indices as in Chameleon (arXiv:2405.09818), over latents as in GIVT (2312.02116) and the causal rows of MAR (2406.11838).
 B images, N tokens an image, D channels a token, K stages or groups a token, E width, T text bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
-from tokbench.backbone.sequence import Sequences, draw_rows, prompt, rows_of_one_kind, with_empty_captions
+from tokbench.backbone.sequence import (
+    Sequences,
+    arrange,
+    draw_rows,
+    ordered_mask,
+    prompt,
+    rows_of_one_kind,
+    with_empty_captions,
+)
 from tokbench.backbone.transformer import Backbone
+from tokbench.diffusion import choose
+from tokbench.generation.orders import ORDERS
+from tokbench.generation.tokens import check_guidance, check_head, check_rows, finish, joined, log_volume, targets
 from tokbench.interfaces import Head, Quantized, TokenBatch, TokenSpace
 
 VERSION = 1
@@ -20,7 +33,9 @@ VERSION = 1
 class Causal(nn.Module):
     """Next-token prediction over text and image; the image head speaks only inside an image, exactly N times.
 
-    So modality masking (Chameleon's at inference) holds by construction.
+    So modality masking (Chameleon's at inference) holds by construction. In another order than raster the tokens keep their
+    places and positions: the attention mask follows the order, and each token is told which place comes next (as in
+    arXiv:2404.09562), which raster order need not.
     """
 
     def __init__(
@@ -29,17 +44,38 @@ class Causal(nn.Module):
         backbone: Backbone,
         head: Head,
         *,
+        order: str,
         image_first: float,
         caption_dropout: float,
         loss_weights: Mapping[str, float],
         temperature: float,
     ) -> None:
-        """Probabilities: `image_first` that a training row has its image before its caption, `caption_dropout` that one
-        of the others loses its caption. `temperature` is of sampling, 0 for the likeliest token."""
+        """`order` is a name of `orders`. Probabilities: `image_first` that a training row has its image before its caption,
+        `caption_dropout` that one of the others loses its caption. `temperature` is of sampling, 0 for the likeliest index.
+        """
         super().__init__()
+        check_head("causal", space, head, temperature=temperature)
+        check_rows(image_first=image_first, caption_dropout=caption_dropout)
         self.space, self.backbone, self.head = space, backbone, head
         self.image_first, self.caption_dropout, self.temperature = image_first, caption_dropout, temperature
         self.loss_weights = dict(loss_weights)
+        self._order = choose(ORDERS, order, "order")
+        following = 0.02 * torch.randn(space.num_tokens, backbone.width) if order != "raster" else None
+        self.following = None if following is None else nn.Parameter(following)
+
+    @property
+    def order(self) -> Tensor:
+        """(N,) places in the order of their drawing, of the backbone's present grid."""
+        return self._order(*self.backbone.grid).to(self.backbone.image.weight.device)
+
+    @property
+    def likelihood(self) -> Literal["exact", "density"] | None:
+        """What `nll` gives: nats of the indices, of a density in the tokenizer's units, or nothing."""
+        if not self.head.exact_nll:
+            return None
+        if self.head.reads == "indices":
+            return "exact"
+        return None if self.space.codebook_sizes else "density"  # of codes a density has no upper limit
 
     def loss(self, batch: TokenBatch, generator: Generator) -> dict[str, Tensor]:
         """Mean nats a text target and mean loss an image token, both orders alike."""
@@ -50,24 +86,30 @@ class Causal(nn.Module):
             caption_dropout=self.caption_dropout,
             generator=generator,
         )
-        states = self.backbone.read(rows, batch.latents, bidirectional=False)
-        image = self.head.loss(_before_image(states, rows).flatten(0, 1), _indices(batch).flatten(0, 1), generator)
+        states = self._read(rows, batch.latents)
+        target = targets(self.head, batch)
+        image = self.head.loss(self._before_image(states, rows).flatten(0, 1), target.flatten(0, 1), generator)
         return {"text": self.backbone.text_loss(states, rows.targets), "image": image.mean()}
 
     @torch.no_grad()
-    def nll(self, batch: TokenBatch) -> Tensor:
-        """(B,) nats of the image tokens given the caption before them; exact."""
+    def nll(self, batch: TokenBatch) -> Tensor | None:
+        """(B,) nats of the image tokens given the caption before them, exact; None where the head's loss is not.
+
+        Of latents: of their density in the tokenizer's units, which can be negative.
+        """
+        if self.likelihood is None:
+            return None
         rows = rows_of_one_kind(batch, self.space.num_tokens, image_first=False)
-        states = _before_image(self.backbone.read(rows, batch.latents, bidirectional=False), rows)
-        nats = self.head.loss(states.flatten(0, 1), _indices(batch).flatten(0, 1), None)
-        return nats.view(states.shape[:2]).sum(dim=1)
+        states = self._before_image(self._read(rows, batch.latents), rows)
+        nats = self.head.loss(states.flatten(0, 1), targets(self.head, batch).flatten(0, 1), None)
+        units = log_volume(self.space) if self.likelihood == "density" else 0.0
+        return nats.view(states.shape[:2]).sum(dim=1) + units
 
     @torch.no_grad()
     def caption_nll(self, batch: TokenBatch) -> Tensor:
         """(B,) nats of the caption's bytes and EOS after the image, under the causal mask."""
         rows = rows_of_one_kind(batch, self.space.num_tokens, image_first=True)
-        states = self.backbone.read(rows, batch.latents, bidirectional=False)
-        return self.backbone.text_nats(states, rows.caption_targets).sum(dim=1)
+        return self.backbone.text_nats(self._read(rows, batch.latents), rows.caption_targets).sum(dim=1)
 
     @torch.no_grad()
     def sample(
@@ -75,36 +117,52 @@ class Causal(nn.Module):
     ) -> Quantized:
         """One image a caption (B, T), in N passes; without the cache each pass reads the whole row again.
 
-        Indices are (B, N), or (B, N, K): the head draws all K of a token before the next pass.
-        The tokens are the same either way. At guidance 1 the unconditional half of the batch does not exist.
+        Indices are (B, N), or (B, N, K): the head draws all K of a token before the next pass. A discrete tokenizer's latents
+        snap to their codes before they are read. The tokens are the same with and without the cache. At guidance 1 the
+        unconditional half of the batch does not exist.
         """
+        check_guidance(guidance, caption_dropout=self.caption_dropout)
         guided = guidance != 1
-        rows_text, rows_lengths = with_empty_captions(text, lengths) if guided else (text, lengths)
-        tokens, starts = prompt(rows_text, rows_lengths)
-        reader = _Cached(self.backbone, tokens, starts) if use_cache else _Recomputed(self.backbone, tokens, starts)
+        rows = with_empty_captions(text, lengths) if guided else (text, lengths)
+        reader = (_Cached if use_cache else _Recomputed)(self, *rows)
         state = reader.start()
-        indices: list[Tensor] = []
-        for step in range(self.space.num_tokens):
-            if step:
-                latents = self.space.standardize(self.space.indices_to_codes(indices[-1][:, None]))
-                state = reader.step(torch.cat((latents, latents)) if guided else latents)
+        drawn: list[Quantized] = []
+        for place in (None, *self.order[:-1].tolist()):
+            if place is not None:
+                latents = self.space.standardize(drawn[-1].z_q)
+                state = reader.step(torch.cat((latents, latents)) if guided else latents, place)
             h, h_uncond = state.chunk(2) if guided else (state, None)
-            indices.append(
-                self.head.sample(
-                    h, h_uncond=h_uncond, guidance=guidance, temperature=self.temperature, generator=generator
-                )
+            token = self.head.sample(
+                h, h_uncond=h_uncond, guidance=guidance, temperature=self.temperature, generator=generator
             )
-        chosen = torch.stack(indices, dim=1)
-        return Quantized(self.space.indices_to_codes(chosen), chosen, {})
+            drawn.append(finish(self.space, token[:, None], indices=self.head.reads == "indices"))
+        return joined(drawn, self.order.argsort())
+
+    def embed(self, latents: Tensor, *, first: int = 0) -> Tensor:
+        """(B, n, E) of the tokens (B, n, D) at places first, first + 1, ... of their image."""
+        x = self.backbone.embed_image(latents, first=first)
+        return x if self.following is None else x + self.following[first : first + x.shape[1]]
+
+    def _read(self, rows: Sequences, latents: Tensor) -> Tensor:
+        """States (B, S, E) of rows with the images (B, n, D), or the first n places of them."""
+        mask = None if self.following is None else ordered_mask(rows.image_ids, self.order.argsort())
+        return self.backbone.read_embedded(rows, self.embed(latents), mask=mask)
+
+    def _before_image(self, states: Tensor, rows: Sequences) -> Tensor:
+        """(B, N, E): the states that predict the image tokens, each that of the token before it, or of BOI."""
+        order = self.order
+        before = torch.cat((order.new_tensor([-1]), order[:-1]))[order.argsort()]  # the place drawn before; -1: BOI's
+        places = (rows.image_start[:, None] + before)[..., None].expand(-1, -1, states.shape[-1])
+        return states.gather(1, places)
 
 
 class _Cached:
     """Reads each token once."""
 
-    def __init__(self, backbone: Backbone, tokens: Tensor, starts: Tensor) -> None:
-        self.backbone, self.tokens, self.starts = backbone, tokens, starts
-        self.turn = backbone.image_rotation(starts)
-        self.count = 0
+    def __init__(self, scheme: Causal, text: Tensor, lengths: Tensor) -> None:
+        self.scheme, self.backbone = scheme, scheme.backbone
+        self.tokens, self.starts = prompt(text, lengths)
+        self.turn = self.backbone.image_rotation(self.starts)
 
     def start(self) -> Tensor:
         """(B, E): the state of each prompt's BOI."""
@@ -112,49 +170,30 @@ class _Cached:
         self.cache, state = self.backbone.prefill(self.tokens, self.starts, room=room)
         return state
 
-    def step(self, latents: Tensor) -> Tensor:
-        """(B, E): the state after one more image token (B, 1, D)."""
-        cos, sin = (part[:, :, self.count : self.count + 1] for part in self.turn)
-        self.count += 1
-        x = self.backbone.embed_image(latents, first=self.count - 1)
-        return self.backbone.extend(self.cache, x, (cos, sin))[:, 0]
+    def step(self, latents: Tensor, place: int) -> Tensor:
+        """(B, E): the state after one more image token (B, 1, D), that of `place`."""
+        cos, sin = (part[:, :, place : place + 1] for part in self.turn)
+        return self.backbone.extend(self.cache, self.scheme.embed(latents, first=place), (cos, sin))[:, 0]
 
 
 class _Recomputed:
-    """Reads all of the row at every step, laid out as in training."""
+    """Reads all of the row at every step, laid out as in training, up to the last place that is filled."""
 
-    def __init__(self, backbone: Backbone, tokens: Tensor, starts: Tensor) -> None:
-        self.backbone, self.tokens, self.starts = backbone, tokens, starts
-        self.latents: Tensor | None = None
+    def __init__(self, scheme: Causal, text: Tensor, lengths: Tensor) -> None:
+        self.scheme, self.text, self.lengths = scheme, text, lengths
+        self.latents = torch.zeros(len(text), scheme.space.num_tokens, scheme.space.dim, device=text.device)
+        self.count = 0
 
     def start(self) -> Tensor:
-        return self._state(self.tokens, 0)
+        return self._state(-1)
 
-    def step(self, latents: Tensor) -> Tensor:
-        self.latents = latents if self.latents is None else torch.cat((self.latents, latents), dim=1)
-        count = self.latents.shape[1]
-        return self._state(torch.nn.functional.pad(self.tokens, (0, count)), count)
+    def step(self, latents: Tensor, place: int) -> Tensor:
+        self.latents[:, place] = latents[:, 0]
+        self.count = max(self.count, place + 1)
+        return self._state(place)
 
-    def _state(self, tokens: Tensor, count: int) -> Tensor:
-        turn = self.backbone.rotation(self.starts, tokens.shape[1])
-        x = self.backbone.embed_text(tokens, self.starts)
-        if self.latents is not None:
-            image = self.backbone.embed_image(self.latents)
-            places = self.starts[:, None] + torch.arange(count, device=x.device)
-            x = x.scatter(1, places[..., None].expand_as(image), image)
-        states = self.backbone(x, turn, mask=None, causal=True)
-        last = (self.starts + count - 1)[:, None, None].expand(-1, 1, self.backbone.width)
+    def _state(self, place: int) -> Tensor:
+        rows = arrange(self.text, self.lengths, torch.zeros_like(self.lengths, dtype=torch.bool), self.count)
+        states = self.scheme._read(rows, self.latents[:, : self.count])
+        last = (rows.image_start + place)[:, None, None].expand(-1, 1, states.shape[-1])
         return states.gather(1, last)[:, 0]
-
-
-def _indices(batch: TokenBatch) -> Tensor:
-    """(B, N) or (B, N, K)."""
-    if batch.indices is None:
-        raise ValueError("scheme 'causal' needs batch.indices, got None: the tokenizer is continuous")
-    return batch.indices
-
-
-def _before_image(states: Tensor, rows: Sequences) -> Tensor:
-    """(B, N, E): the states that predict image tokens 0..N-1, from BOI to the last but one."""
-    places = (rows.image_places - 1)[..., None].expand(-1, -1, states.shape[-1])
-    return states.gather(1, places)

@@ -16,9 +16,9 @@ from tokbench.backbone.positions import Rotation
 from tokbench.backbone.sequence import draw_rows, prompt, rows_of_one_kind, with_empty_captions
 from tokbench.backbone.transformer import Backbone
 from tokbench.diffusion import PREDICTIONS, SAMPLERS, SCHEDULES, add_noise, choose, normal_like, sample
+from tokbench.generation.tokens import check_guidance, check_rows, check_snap, finish
 from tokbench.interfaces import Quantized, TokenBatch, TokenSpace
 from tokbench.layers import time_embedding
-from tokbench.quantizers.nearest import nearest_code
 
 VERSION = 1
 
@@ -41,11 +41,8 @@ class Denoise(nn.Module):
     ) -> None:
         """Names of `tokbench.diffusion`; `steps` passes of the sampler; rows are drawn as in `Causal`."""
         super().__init__()
-        if len(space.codebook_sizes) > 1 and space.snap is None:
-            raise ValueError(
-                f"scheme 'denoise' needs the tokenizer's own snap for codebook_sizes = {space.codebook_sizes}: "
-                "give it (or its quantizer) a method snap, (B, N, D) to (B, N, K) int64"
-            )
+        check_snap("denoise", space)
+        check_rows(image_first=image_first, caption_dropout=caption_dropout)
         if steps < 1:
             raise ValueError(f"steps must be >= 1, got {steps}")
         self.space, self.backbone, self.steps = space, backbone, steps
@@ -84,6 +81,10 @@ class Denoise(nn.Module):
         image = (error.square().mean(dim=(1, 2)) * counted).sum() / counted.sum().clamp(min=1)
         return {"text": self.backbone.text_loss(states, rows.targets), "image": image}
 
+    @property
+    def likelihood(self) -> None:
+        """None: no exact likelihood."""
+
     def nll(self, batch: TokenBatch) -> None:
         """None: no exact likelihood."""
 
@@ -101,6 +102,7 @@ class Denoise(nn.Module):
 
         At guidance 1 the unconditional half of the batch does not exist.
         """
+        check_guidance(guidance, caption_dropout=self.caption_dropout)
         guided = guidance != 1
         tokens, starts = prompt(*(with_empty_captions(text, lengths) if guided else (text, lengths)))
         cache, _ = self.backbone.prefill(tokens, starts, room=self.space.num_tokens)
@@ -122,7 +124,7 @@ class Denoise(nn.Module):
             steps=self.steps,
             generator=generator,
         )
-        return self._finish(self.space.restore(x))
+        return finish(self.space, x, indices=False)
 
     def _predict(self, cache: Cache, turn: Rotation, x: Tensor, time: Tensor) -> Tensor:
         """(B, N, D) predicted for x at time (B,); the cache is left as it was, holding the prompt."""
@@ -134,15 +136,3 @@ class Denoise(nn.Module):
     def _shift(self, time: Tensor) -> Tensor:
         """(B, E) that tells the image tokens their noise level (B,)."""
         return self.time(time_embedding(time, self.backbone.width))
-
-    def _finish(self, z: Tensor) -> Quantized:
-        """The sample (B, N, D) itself if the tokenizer is continuous, else its nearest codes of all V, or of its stages."""
-        if not self.space.codebook_sizes:
-            return Quantized(z, None, {})
-        if len(self.space.codebook_sizes) > 1:
-            assert self.space.snap is not None
-            indices = self.space.snap(z)
-            return Quantized(self.space.indices_to_codes(indices), indices, {})
-        every = torch.arange(self.space.codebook_sizes[0], device=z.device)
-        indices = nearest_code(z, self.space.indices_to_codes(every[None])[0])
-        return Quantized(self.space.indices_to_codes(indices), indices, {})

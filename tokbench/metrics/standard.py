@@ -103,6 +103,12 @@ _LIKELIHOOD = group(
             "bits/pixel",
             None,
         ): "model bits per image / (H W), over the generation split; NA if continuous",
+        ("model_bits_bound_per_image", "model bits, bound", "bits/image", None): (
+            "an upper bound on model bits per image: N E[1/k sum over k random masked tokens of -log2 p], k uniform on 1..N, 8 masks an image"
+        ),
+        ("model_density_bits_per_channel", "density bits", "bits/channel", None): (
+            "mean -log2 of the density of the image tokens given the caption / (N D), in the tokenizer's own units: may be negative, and compares within one tokenizer alone"
+        ),
     },
 )
 _GENERATION = group(

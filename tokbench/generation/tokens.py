@@ -1,0 +1,89 @@
+"""What the schemes share: what a head is asked for, what a drawn token becomes, and what rows they were trained on.
+
+B images, N image tokens, D channels, K stages or groups.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tokbench.interfaces import Head, Quantized, TokenBatch, TokenSpace
+from tokbench.quantizers.nearest import nearest_code
+
+VERSION = 1  # not in a run's hash: a change of numbers here raises the VERSION of the schemes
+
+
+def check_head(scheme: str, space: TokenSpace, head: Head, *, temperature: float) -> None:
+    """ValueError unless the head reads what the tokenizer has, and can be drawn from at this temperature."""
+    if head.reads == "indices" and not space.codebook_sizes:
+        raise ValueError(
+            f"scheme {scheme!r} with head {type(head).__name__} needs indices, but the tokenizer is continuous"
+        )
+    if head.reads == "latents":
+        check_snap(scheme, space)
+    least = "> 0" if head.reads == "latents" else ">= 0"
+    if temperature < 0 or (temperature == 0 and head.reads == "latents"):
+        raise ValueError(f"temperature must be {least} with head {type(head).__name__}, got {temperature}")
+
+
+def check_snap(scheme: str, space: TokenSpace) -> None:
+    """ValueError where latents come to be that no one could turn into the tokenizer's codes."""
+    if len(space.codebook_sizes) > 1 and space.snap is None:
+        raise ValueError(
+            f"scheme {scheme!r} needs the tokenizer's own snap for codebook_sizes = {space.codebook_sizes}: "
+            "give it (or its quantizer) a method snap, (B, N, D) to (B, N, K) int64"
+        )
+
+
+def check_rows(*, image_first: float, caption_dropout: float) -> None:
+    """ValueError unless both are probabilities."""
+    for name, value in (("image_first", image_first), ("caption_dropout", caption_dropout)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}")
+
+
+def check_guidance(guidance: float, *, caption_dropout: float) -> None:
+    """ValueError where guidance would compare with captions left out, which no training row had."""
+    if guidance != 1 and caption_dropout == 0:
+        raise ValueError(f"guidance must be 1 for a scheme trained with caption_dropout = 0, got {guidance}")
+
+
+def targets(head: Head, batch: TokenBatch) -> Tensor:
+    """What the head reads: (B, N) or (B, N, K) int64, or (B, N, D) latents."""
+    if head.reads == "latents":
+        return batch.latents
+    if batch.indices is None:
+        raise ValueError(f"head {type(head).__name__} needs batch.indices, got None: the tokenizer is continuous")
+    return batch.indices
+
+
+def finish(space: TokenSpace, drawn: Tensor, *, indices: bool) -> Quantized:
+    """The tokenizer's tokens of what a head drew: codes of (B, n[, K]) indices, or (B, n, D) standardised latents.
+
+    Latents of a discrete tokenizer snap to the nearest of all V codes, or to those of its stages.
+    """
+    if indices:
+        return Quantized(space.indices_to_codes(drawn), drawn, {})
+    z = space.restore(drawn)
+    if not space.codebook_sizes:
+        return Quantized(z, None, {})
+    if len(space.codebook_sizes) > 1:
+        assert space.snap is not None
+        found = space.snap(z)
+    else:
+        every = torch.arange(space.codebook_sizes[0], device=z.device)
+        found = nearest_code(z, space.indices_to_codes(every[None])[0])
+    return Quantized(space.indices_to_codes(found), found, {})
+
+
+def joined(parts: list[Quantized], order: Tensor) -> Quantized:
+    """Tokens drawn one part after another, (B, n, ...) each, as one; token k is the order[k]-th drawn."""
+    z_q = torch.cat([part.z_q for part in parts], dim=1)[:, order]
+    indices = [part.indices for part in parts if part.indices is not None]
+    return Quantized(z_q, torch.cat(indices, dim=1)[:, order] if indices else None, {})
+
+
+def log_volume(space: TokenSpace) -> float:
+    """Nats of one image that standardising its tokens took from the density of its latents: N sum log sigma."""
+    return space.num_tokens * float(space.std.double().log().sum())
