@@ -9,7 +9,8 @@ from tokbench import build
 
 ORDER = (
     *("interfaces", "records", "build", "layers", "data", "quantizers", "diffusion", "heads", "metrics", "tokenizers"),
-    *("backbone", "generation", "information", "cost", "train", "judges", "environment", "evaluate", "report"),
+    *("backbone", "generation", "information", "cost", "train", "judges_training", "judges", "judges_reader"),
+    *("environment", "evaluate", "report"),
     *("job", "stages", "tune", "execute", "run", "claims", "codec", "advise"),
 )
 ONLY_IN = {
@@ -59,7 +60,7 @@ def test_package_inits_are_empty() -> None:
 
 
 def test_every_module_that_makes_numbers_is_in_the_hash() -> None:
-    from tokbench.job import ON_DEMAND, ROOMS
+    from tokbench.job import JUDGED, ON_DEMAND, ROOMS
 
     with_version = {
         ".".join(path.relative_to(build.ROOT).with_suffix("").parts)
@@ -74,5 +75,6 @@ def test_every_module_that_makes_numbers_is_in_the_hash() -> None:
         "tokbench.heads.",
     )
     named = {name for name in with_version if name.startswith(by_target)}
-    assert with_version - named <= {*ROOMS, *ON_DEMAND.values()}
+    judged = {name for names in JUDGED.values() for name in names}
+    assert with_version - named <= {*ROOMS, *ON_DEMAND.values(), *judged}
     assert set(ROOMS) <= with_version

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from tokbench.environment import describe
 from tokbench.evaluate.baselines import evaluate_baselines
 from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_step_flops
 from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_likelihood, evaluate_understanding
+from tokbench.evaluate.legibility import evaluate_legibility, legibility_baselines
 from tokbench.evaluate.measures import Measures, measured
 from tokbench.evaluate.reference import Reference, some
 from tokbench.evaluate.robustness import evaluate_robustness
@@ -26,6 +28,7 @@ from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
 from tokbench.interfaces import Tokenizer, TokenSpace
 from tokbench.job import Job, Values, checkout, data_key, load_dataset
 from tokbench.judges import ColourClassifier, train_classifier
+from tokbench.judges_reader import train_reader
 from tokbench.metrics.images import to_float
 from tokbench.records import DataInfo, RunRecord, write_arrays, write_record
 from tokbench.stages import tokenizer_loss, trainable, trained_scheme, trained_tokenizer
@@ -34,7 +37,7 @@ from tokbench.tune import Trial, tune
 
 VERSION = 1
 PICTURED = 16
-JUDGE_WIDTH = 32
+JUDGE_WIDTH, READER_WIDTH = 32, 16
 CURVE_POINTS = 200
 
 
@@ -67,6 +70,13 @@ def execute(job: Job) -> Path:
         if training is not None:
             metrics |= _training_measures("", training) | _fallbacks(tokenizer)
             arrays["loss_tokenizer"] = _curve(training)
+    if reference.reader is not None:
+        with job.step("legibility"):
+            bits = metrics["bits/nominal_bits_per_image"].value
+            legible, shares = evaluate_legibility(result.images, reference, nominal_bits=bits)
+            metrics |= legible
+            arrays |= {name: _array(share) for name, share in shares.items()}
+            arrays["words"] = np.array([job.dataset.test.captions[i] for i in pictured.tolist()])
     with job.step("robustness"):
         batch = budget["evaluation"]["batch"]
         metrics |= evaluate_robustness(tokenizer, job.dataset.test, batch=batch, device=device)
@@ -190,25 +200,22 @@ def _sizes(evaluation: Values) -> Sizes:
 @lru_cache(maxsize=1)
 def _reference(key: str, steps: int, cache: Path) -> Reference:
     dataset, fingerprints = load_dataset(key)
+    splits = dataset.train, dataset.validation
+    options: dict[str, Any] = {"steps": steps, "seed": 0, "fingerprint": fingerprints["train"]}
+    options |= {"cache": cache / "judges", "device": "cuda" if torch.cuda.is_available() else "cpu"}
+    if "characters" in (dataset.train.truth or {}):
+        return Reference(dataset, None, None, reader=train_reader(*splits, width=READER_WIDTH, **options))
     if dataset.train.labels is None or len(dataset.class_names) < 2:
         return Reference(dataset, None, None)
-    classifier = train_classifier(
-        dataset.train,
-        dataset.validation,
-        len(dataset.class_names),
-        width=JUDGE_WIDTH,
-        steps=steps,
-        seed=0,
-        fingerprint=fingerprints["train"],
-        cache=cache / "judges",
-        device="cuda" if torch.cuda.is_available() else "cpu",
-    )
+    classifier = train_classifier(*splits, len(dataset.class_names), width=JUDGE_WIDTH, **options)
     return Reference(dataset, classifier, ColourClassifier(dataset.train, len(dataset.class_names)))
 
 
 @lru_cache(maxsize=1)
 def _baselines(key: str, steps: int, cache: Path, samples: int) -> Measures:
-    return evaluate_baselines(_reference(key, steps, cache), samples=samples)
+    reference = _reference(key, steps, cache)
+    measures = evaluate_baselines(reference, samples=samples)
+    return measures if reference.reader is None else measures | legibility_baselines(reference)
 
 
 def _tuning_measures(trials: Sequence[Trial], metrics: Measures, *, steps: int) -> Measures:

@@ -23,6 +23,7 @@ class Split:
     captions: tuple[str, ...]  # M; "" where there is none
     labels: Tensor | None  # (M,) int64 class of each image; None where the set has no classes
     groups: Tensor  # (M,) int64: images that share a source photograph share a group (clusters of the bootstrap)
+    truth: Mapping[str, Tensor] | None = None  # of drawn images: (M, ...) int64 by name; None where nothing is known
 
     def __post_init__(self) -> None:
         assert self.images.ndim == 4, self.images.shape
@@ -30,6 +31,7 @@ class Split:
         assert self.images.dtype.itemsize == 1, self.images.dtype
         assert len(self.captions) == len(self.groups) == len(self.images)
         assert self.labels is None or len(self.labels) == len(self.images)
+        assert all(len(column) == len(self.images) for column in (self.truth or {}).values())
 
     def __len__(self) -> int:
         return len(self.images)

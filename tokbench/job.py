@@ -42,6 +42,9 @@ ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modu
     "tokbench.evaluate.robustness",
 )
 ON_DEMAND = {"tuning": "tokbench.tune", "shapes": "tokbench.evaluate.shapes"}  # the same, where that key is set
+JUDGED = {  # the same, of runs on data with a known truth
+    "tokbench.data.glyphs.load": ("tokbench.judges_reader", "tokbench.evaluate.legibility"),
+}
 
 
 @dataclass
@@ -157,6 +160,7 @@ def _identify(job: Job, *, codebooks: int) -> None:
     presets = _presets(generation, codebooks=None).values()
     nodes += [node for preset in presets for node in (preset["scheme"], preset["head"])]
     used = [room for key, room in ON_DEMAND.items() if job.config.get(key)]
+    used += JUDGED.get(job.config["data"]["_target_"], ())
     job.versions = build.versions(nodes, (*ROOMS, *used))
     job.hash = build.run_hash(job.config, job.fingerprints, job.versions)
 

@@ -6,53 +6,41 @@ Every trained judge is cached under a hash of all that made it, and its weights'
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import math
-import os
-import sys
-import tempfile
-import warnings
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.interfaces import Split
+from tokbench.judges_training import BATCH, LEARNING_RATE, WEIGHT_DECAY, Judge, convolution, fit_judge, kept_or_trained
 from tokbench.layers import VERSION as LAYERS_VERSION
 from tokbench.layers import ResidualBlock
-from tokbench.metrics.features import in_batches, weights_sha256
+from tokbench.metrics.features import in_batches
 from tokbench.metrics.images import to_float
 
 VERSION = 1
-BATCH = 128
-LEARNING_RATE = 1e-2  # peak of the one-cycle schedule; tuned on CIFAR-10
-WEIGHT_DECAY = 0.05
 GRID = 16  # pixels are folded into channels until the shorter side is about this
 RIDGE = 1e-4  # penalty of the colour classifier
 
 
-class Classifier(nn.Module):
+class Classifier(Judge):
     """Logits of uint8 images (B, 3, H, W); 64 pooled features below them.
 
     Space-to-depth, convolution, two residual blocks with a pooling before each, a mean over places, a linear layer.
     """
 
     num_features = 64
-    validation_accuracy = math.nan  # in [0, 1]; set by `train_classifier`
 
     def __init__(self, num_classes: int, *, width: int, height: int, image_width: int) -> None:
         super().__init__()
         fold = folding(height, image_width)
         self.body = nn.Sequential(
             nn.PixelUnshuffle(fold),
-            *_convolution(3 * fold**2, width),
+            *convolution(3 * fold**2, width),
             *(nn.MaxPool2d(2), ResidualBlock(width)),
-            *_convolution(width, self.num_features),
+            *convolution(width, self.num_features),
             *(nn.MaxPool2d(2), ResidualBlock(self.num_features)),
             *(nn.GroupNorm(1, self.num_features), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
         )
@@ -70,10 +58,6 @@ class Classifier(nn.Module):
     def predict(self, images: Tensor, *, batch: int) -> Tensor:
         """(n,) int64 likeliest classes of uint8 (n, 3, H, W)."""
         return in_batches(self, images, batch=batch, device=self.head.weight.device).argmax(dim=1)
-
-    @property
-    def weights_sha256(self) -> str:
-        return weights_sha256(self)
 
     def _pooled(self, images: Tensor) -> Tensor:
         return self.body(to_float(images).contiguous(memory_format=torch.channels_last))
@@ -112,13 +96,12 @@ def train_classifier(
     classifier.to(device).to(memory_format=torch.channels_last)
     versions, recipe = [VERSION, LAYERS_VERSION], [width, steps, seed, BATCH, LEARNING_RATE, WEIGHT_DECAY]
     key = json.dumps([versions, recipe, fingerprint, num_classes, *train.images.shape])
-    path = cache / f"classifier-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt" if cache else None
-    if path is None or not _load(classifier, path):
+
+    def fit() -> float:
         _fit(classifier, train, steps=steps, seed=seed)
-        classifier.validation_accuracy = accuracy(classifier.predict(validation.images, batch=BATCH), validation)
-        if path is not None:
-            _save(classifier, path)
-    return classifier.eval().requires_grad_(False)
+        return accuracy(classifier.predict(validation.images, batch=BATCH), validation)
+
+    return kept_or_trained(classifier, fit, cache=cache, name="classifier", key=key)
 
 
 def accuracy(predicted: Tensor, split: Split) -> float:
@@ -172,10 +155,6 @@ def colour_features(images: Tensor) -> Tensor:
     return in_batches(moments, images, batch=1024)
 
 
-def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
-
-
 def _check_labels(split: Split, num_classes: int, name: str) -> Tensor:
     if split.labels is None:
         raise ValueError(
@@ -189,51 +168,11 @@ def _check_labels(split: Split, num_classes: int, name: str) -> Tensor:
 
 
 def _fit(classifier: Classifier, train: Split, *, steps: int, seed: int) -> None:
-    """AdamW on a one-cycle schedule over shuffled passes of the split."""
     device = classifier.head.weight.device
     assert train.labels is not None
     images, labels = train.images.to(device), train.labels.to(device)
-    generator = torch.Generator().manual_seed(seed)
-    passes = math.ceil(steps * BATCH / len(train))
-    order = torch.cat([torch.randperm(len(train), generator=generator) for _ in range(passes)]).to(device)
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
-    classifier.train()
-    console = Console(stderr=True)
-    for step in track(range(steps), "judge", console=console, disable=not sys.stderr.isatty(), transient=True):
-        chosen = order[step * BATCH : (step + 1) * BATCH]
-        loss = F.cross_entropy(classifier(images[chosen]), labels[chosen])
-        if step % 50 == 0 and not loss.isfinite():
-            raise ValueError(f"the classifier's loss must be finite, got {loss.item()} at step {step}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    classifier.eval()
 
+    def loss(rows: Tensor) -> Tensor:
+        return F.cross_entropy(classifier(images[rows]), labels[rows])
 
-def _save(classifier: Classifier, path: Path) -> None:
-    """sha256 of the rest, then torch's own format; written whole or not at all."""
-    buffer = io.BytesIO()
-    state = {name: value.cpu() for name, value in classifier.state_dict().items()}
-    torch.save({"state": state, "validation_accuracy": classifier.validation_accuracy}, buffer)
-    content = buffer.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        file.write(hashlib.sha256(content).digest() + content)
-    Path(temporary).replace(path)
-
-
-def _load(classifier: Classifier, path: Path) -> bool:
-    """True where `path` held the weights; a file that fails its checksum is named in a warning."""
-    if not path.exists():
-        return False
-    digest, content = (data := path.read_bytes())[:32], data[32:]
-    if hashlib.sha256(content).digest() != digest:
-        warnings.warn(f"the cached judge {path} is damaged; training it again", stacklevel=3)
-        return False
-    held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    classifier.load_state_dict(held["state"])
-    classifier.validation_accuracy = held["validation_accuracy"]
-    return True
+    fit_judge(classifier, loss, len(train), steps=steps, seed=seed, device=device)

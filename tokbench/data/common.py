@@ -12,9 +12,10 @@ from tokbench.interfaces import Split
 
 
 def fingerprint(split: Split) -> str:
-    """SHA-256 (64 hexadecimal digits) over images (shape and bytes), captions, labels and groups."""
+    """SHA-256 (64 hexadecimal digits) over images (shape and bytes), captions, labels, groups and the truth where known."""
     digest = hashlib.sha256()
-    for tensor in (split.images, split.labels, split.groups):
+    truth = [split.truth[name] for name in sorted(split.truth)] if split.truth else []
+    for tensor in (split.images, split.labels, split.groups, *truth):
         digest.update(f"{None if tensor is None else tuple(tensor.shape)};".encode())
         if tensor is not None:
             digest.update(tensor.contiguous().numpy().data)
@@ -23,12 +24,13 @@ def fingerprint(split: Split) -> str:
 
 
 def subset(split: Split, indices: Tensor) -> Split:
-    """The images at `indices` (K,) int64, in that order, with their captions, labels and groups."""
+    """The images at `indices` (K,) int64, in that order, with their captions, labels, groups and truth."""
     return Split(
         images=split.images[indices],
         captions=tuple(split.captions[i] for i in indices.tolist()),
         labels=None if split.labels is None else split.labels[indices],
         groups=split.groups[indices],
+        truth=None if split.truth is None else {name: column[indices] for name, column in split.truth.items()},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from tokbench.interfaces import Dataset, Split
 from tokbench.judges import Classifier, ColourClassifier
+from tokbench.judges_reader import Reader
 from tokbench.metrics.features import RandomFeatures
 from tokbench.metrics.standard import RANDOM_SEED
 
@@ -44,6 +46,7 @@ class Reference:
     dataset: Dataset
     classifier: Classifier | None  # None where the set has no classes
     colour: ColourClassifier | None
+    reader: Reader | None = None  # of sets whose images show known strings
     _kept: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,7 +65,22 @@ class Reference:
         }
         if self.classifier is not None:
             found["classifier_validation_accuracy"] = round(self.classifier.validation_accuracy, 4)
+        if self.reader is not None:
+            found["reader_weights_sha256"] = self.reader.weights_sha256
+            found["reader_validation_accuracy"] = round(self.reader.validation_accuracy, 4)
         return found
+
+    def read(self, images: Tensor) -> Tensor:
+        """(M, L) bool: which characters of the test split's strings are read right from `images` (M, 3, H, W) uint8."""
+        truth = self.dataset.test.truth
+        assert self.reader is not None
+        assert truth is not None
+        return self.reader.read(images, truth["box"], length=truth["characters"].shape[1]) == truth["characters"]
+
+    @cached_property
+    def read_originals(self) -> Tensor:
+        """(M, L) bool: which are read right from the originals."""
+        return self.read(self.dataset.test.images)
 
     def known(self, name: str, split: str, n: int | None = None) -> Tensor:
         """(n, d) features of the originals of a split; `n` limits it to `some` of them."""

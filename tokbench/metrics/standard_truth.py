@@ -1,0 +1,35 @@
+"""The standard measures of images whose truth is known: whether what they show is still there."""
+
+from __future__ import annotations
+
+from tokbench.data.glyphs import ALPHABET, BACKGROUNDS, FONT_SIZES
+from tokbench.metrics.definition import Direction, group
+
+READER_VERSION = 1
+_READER = (
+    "a small network trained on the training split's originals (sha256 in the record), told where each character stands"
+)
+_SHARE = f"of the test split's reconstructions that are read right by {_READER}; chance: {1 / len(ALPHABET):.3f}"
+_RELATIVE = "divided by the same of the originals (baseline row real)"
+
+_WHOLE: dict[tuple[str, str, str, Direction], str] = {
+    ("char_accuracy", "characters", "share", "up"): f"share of characters {_SHARE}",
+    ("string_accuracy", "strings", "share", "up"): f"share of strings {_SHARE} to the power of the length",
+    ("char_accuracy_relative", "characters, relative", "share", "up"): f"characters {_RELATIVE}",
+    ("string_accuracy_relative", "strings, relative", "share", "up"): f"strings {_RELATIVE}",
+    ("bits_per_glyph", "bits/glyph", "bits", None): "nominal bits of an image / characters on it; NA if continuous",
+    ("text_bits_per_glyph", "text bits/glyph", "bits", None): (
+        "log2 of the alphabet + entropy of font size and place / characters of an image: what a code of the text alone needs"
+    ),
+}
+_BY_SIZE: dict[tuple[str, str, str, Direction], str] = {
+    (f"char_accuracy_{size}_px", f"{size} px", "share", "up"): (
+        f"share of characters in images of font size {size} pixels {_SHARE}"
+    )
+    for size in FONT_SIZES
+}
+_BY_BACKGROUND: dict[tuple[str, str, str, Direction], str] = {
+    (f"char_accuracy_{name}", f"on {name}", "share", "up"): f"share of characters on background {name} {_SHARE}"
+    for name in BACKGROUNDS
+}
+LEGIBILITY = group("legibility", READER_VERSION, _WHOLE | _BY_SIZE | _BY_BACKGROUND)
