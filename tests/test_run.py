@@ -46,7 +46,7 @@ def record_of(folder: Path, name: str) -> RunRecord:
 def test_a_sweep_leaves_records_tables_and_pictures_and_nothing_else(swept: tuple[Path, str]) -> None:
     folder, output = swept
     assert {path.name for path in folder.iterdir()} == {
-        *("runs", "cache", "README.md", "photos-32-smoke.md", "photos-32-smoke.csv"),
+        *("runs", "cache", "README.md", "photos-32-smoke.md", "photos-32-smoke.csv", "report.html", "claims.md"),
         *("photos-32-smoke-reconstruction.png", "photos-32-smoke-samples.png"),
     }
     assert len(list((folder / "runs").iterdir())) == 4

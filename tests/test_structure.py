@@ -8,8 +8,31 @@ import pytest
 from tokbench import build
 
 ORDER = (
-    *("interfaces", "records", "build", "layers", "data", "quantizers", "diffusion", "heads", "metrics", "tokenizers"),
-    *("backbone", "generation", "information", "cost", "train", "judges_training", "judges", "judges_reader"),
+    *(
+        "interfaces",
+        "records",
+        "locks",
+        "build",
+        "layers",
+        "data",
+        "quantizers",
+        "diffusion",
+        "heads",
+        "metrics",
+        "tokenizers",
+    ),
+    *(
+        "backbone",
+        "generation",
+        "information",
+        "cost",
+        "checkpoints",
+        "train",
+        "memory",
+        "judges_training",
+        "judges",
+        "judges_reader",
+    ),
     *("environment", "evaluate", "report"),
     *("job", "stages", "tune", "execute", "run", "claims", "codec", "advise"),
 )

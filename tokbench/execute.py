@@ -31,7 +31,7 @@ from tokbench.judges import ColourClassifier, train_classifier
 from tokbench.judges_reader import train_reader
 from tokbench.metrics.images import to_float
 from tokbench.records import DataInfo, RunRecord, write_arrays, write_record
-from tokbench.stages import tokenizer_loss, trainable, trained_scheme, trained_tokenizer
+from tokbench.stages import scheme_checkpoint, tokenizer_loss, trainable, trained_scheme, trained_tokenizer
 from tokbench.train import Training
 from tokbench.tune import Trial, tune
 
@@ -87,6 +87,8 @@ def execute(job: Job) -> Path:
     environment = describe(device) | reference.judges() | {"other_processes_cores": round(max(others), 3)}
     environment["checkout"] = checkout(Path(config["cache_dir"]))
     path = _write(job, metrics, arrays, environment)
+    for preset in job.presets.values():
+        scheme_checkpoint(job, preset).unlink(missing_ok=True)
     if job.logger is not None:
         job.logger.log_hyperparams(build.hashed(config))
         job.logger.log_metrics({key: found.value for key, found in metrics.items() if found.value is not None})
@@ -238,7 +240,7 @@ def _training_measures(prefix: str, training: Training) -> Measures:
         "final_loss": training.final_loss,
         "flattened": float(training.flattened),
         "best_step": float(training.best_step),
-    }
+    } | ({"micro_batches": float(training.micro_batches)} if training.micro_batches > 1 else {})
     return {f"{prefix}training/{k}": measured(f"{prefix}training/{k}", v) for k, v in values.items()}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,15 @@ from tokbench import build
 from tokbench.evaluate.tokens import TokenTable
 from tokbench.interfaces import Scheme, Tokenizer, TokenSpace
 from tokbench.job import ROOMS, Job, Values
+from tokbench.locks import held
+from tokbench.memory import trained_in_memory
 from tokbench.metrics.images import to_float
+from tokbench.quantizers.ranks import rank
+from tokbench.records import write_whole
 from tokbench.train import Training, fit
 
 VERSION = 1
+OTHER_RANK = 1_000_003  # between the seeds of the noise that ranks draw
 
 
 def tokenizer_loss(tokenizer: Tokenizer, images: Tensor) -> dict[str, Tensor]:
@@ -35,25 +41,45 @@ def trainable(tokenizer: Tokenizer) -> bool:
 
 def trained_tokenizer(job: Job) -> tuple[Tokenizer, Training | None]:
     """The tokenizer, trained and frozen, in eval mode, and its training; from the cache where these very weights are kept."""
-    tokenizer, budget = job.tokenizer(), job.config["budget"]
+    tokenizer = job.tokenizer()
     if not isinstance(tokenizer, nn.Module):
         return tokenizer, None
     if not trainable(tokenizer):
         return tokenizer.eval(), None
-    parts = [job.config[k] for k in ("tokenizer", "quantizer", "seed")] + [budget["tokenizer"], budget["precision"]]
-    used = build.versions([job.config["tokenizer"], job.config["quantizer"]], ROOMS)
-    path = Path(job.config["cache_dir"]) / "tokenizers" / f"{build.digest(parts, used, job.fingerprints)}.pt"
-    if path.exists() and not job.config["force"]:
-        kept = torch.load(path, map_location=job.device, weights_only=True)
-        tokenizer.load_state_dict(kept["weights"])
-        training = Training(**kept["training"])
-    else:
-        training = _fit_tokenizer(job, tokenizer)
-        _save(path, {"weights": tokenizer.state_dict(), "training": vars(training)})
-    return tokenizer.eval().requires_grad_(False), training
+    path = tokenizer_path(job)
+    model: Any = tokenizer
+    with held(path):  # one process trains it, the others wait and read
+        if path.exists() and not job.config["force"]:
+            kept = torch.load(path, map_location=job.device, weights_only=True)
+            model.load_state_dict(kept["weights"])
+            training = Training(**kept["training"])
+        else:
+            size = job.config["budget"]["tokenizer"]["batch"]
+            model, training = trained_in_memory(job.tokenizer, partial(_fit_tokenizer, job), batch=size)
+            save(path, {"weights": model.state_dict(), "training": vars(training)})
+            checkpoint_path(job, path.stem).unlink(missing_ok=True)
+    return model.eval().requires_grad_(False), training
 
 
-def _fit_tokenizer(job: Job, tokenizer: Any) -> Training:
+def tokenizer_path(job: Job) -> Path:
+    """Where the weights of the job's tokenizer are kept, under a hash of all that made them."""
+    config, budget = job.config, job.config["budget"]
+    parts = [config[k] for k in ("tokenizer", "quantizer", "seed")] + [budget["tokenizer"], budget["precision"]]
+    used = build.versions([config["tokenizer"], config["quantizer"]], ROOMS)
+    return Path(config["cache_dir"]) / "tokenizers" / f"{build.digest(parts, used, job.fingerprints)}.pt"
+
+
+def checkpoint_path(job: Job, name: str) -> Path:
+    """Where a long training of that name keeps its state until it is done."""
+    return Path(job.config["cache_dir"]) / "checkpoints" / f"{name}.pt"
+
+
+def scheme_checkpoint(job: Job, preset: Values) -> Path:
+    """The same, of a generation scheme: it stays until the run is recorded."""
+    return checkpoint_path(job, f"{Path(job.file_name).stem}-{preset['name']}")
+
+
+def _fit_tokenizer(job: Job, tokenizer: Any, micro_batches: int) -> Training:
     options = dict(job.config["budget"]["tokenizer"])
     train, validation = (job.dataset.splits[n].images.to(job.device) for n in ("train", "validation"))
     size = options["batch"]
@@ -69,7 +95,13 @@ def _fit_tokenizer(job: Job, tokenizer: Any) -> Training:
         errors = [loss(to_float(part))["reconstruction"] * len(part) for part in validation.split(256)]
         return float(sum(errors)) / len(validation)
 
-    training = fit(tokenizer, loss, draw, validation=held_out, **_fit_options(job, "tokenizer"))
+    training = fit(
+        tokenizer,
+        loss,
+        draw,
+        validation=held_out,
+        **_fit_options(job, "tokenizer", checkpoint_path(job, tokenizer_path(job).stem), micro_batches),
+    )
     if any(not getattr(module, "initialized", True) for module in tokenizer.modules()):
         raise ValueError(
             f"init=kmeans needs as many tokens as codes, {tokenizer.codebook_sizes}, "
@@ -82,41 +114,44 @@ def trained_scheme(
     job: Job, preset: Values, space: TokenSpace, tables: Mapping[str, TokenTable]
 ) -> tuple[Scheme, Training]:
     """A scheme trained on the tokens of the training split, in eval mode, and its training."""
-    scheme: Any = job.scheme(preset, space)
     size, seed = job.config["budget"]["backbone"]["batch"], job.config["seed"]
-    noise = torch.Generator(job.device).manual_seed(seed + 1)
-    weights = scheme.loss_weights
 
-    def weighted(batch: Any, generator: Generator) -> dict[str, Tensor]:
-        return {k: weights[k] * v for k, v in scheme.loss(batch, generator).items()}
+    def train(scheme: Any, micro_batches: int) -> Training:
+        noise = torch.Generator(job.device).manual_seed(seed + 1 + OTHER_RANK * rank())
+        weights = scheme.loss_weights
 
-    def held_out() -> float:
-        generator = torch.Generator(job.device).manual_seed(0)
-        parts = torch.arange(len(tables["validation"])).split(size)
-        losses = [sum(weighted(tables["validation"].batch(space, p), generator).values()) * len(p) for p in parts]
-        return float(sum(losses)) / len(tables["validation"])
+        def weighted(batch: Any, generator: Generator) -> dict[str, Tensor]:
+            return {k: weights[k] * v for k, v in scheme.loss(batch, generator).items()}
 
-    training = fit(
-        scheme,
-        lambda batch: weighted(batch, noise),
-        lambda generator: tables["train"].draw(space, size, generator),
-        validation=held_out,
-        **_fit_options(job, "backbone"),
-    )
-    return scheme, training
+        def held_out() -> float:
+            generator = torch.Generator(job.device).manual_seed(0)
+            parts = torch.arange(len(tables["validation"])).split(size)
+            losses = [sum(weighted(tables["validation"].batch(space, p), generator).values()) * len(p) for p in parts]
+            return float(sum(losses)) / len(tables["validation"])
+
+        return fit(
+            scheme,
+            lambda batch: weighted(batch, noise),
+            lambda generator: tables["train"].draw(space, size, generator),
+            validation=held_out,
+            generators=(noise,),
+            **_fit_options(job, "backbone", scheme_checkpoint(job, preset), micro_batches),
+        )
+
+    return trained_in_memory(partial(job.scheme, preset, space), train, batch=size)
 
 
-def _fit_options(job: Job, part: str) -> dict[str, Any]:
+def _fit_options(job: Job, part: str, checkpoint: Path, micro_batches: int) -> dict[str, Any]:
     budget = job.config["budget"]
+    if micro_batches > 1 or job.config["force"]:
+        checkpoint.unlink(missing_ok=True)  # of the training that failed, or that is to be done again
     options = {name: budget[part][name] for name in ("steps", "lr", "weight_decay", "clip")}
-    return options | {"seed": job.config["seed"], "precision": budget["precision"], "logger": job.logger, "name": part}
+    options |= {"seed": job.config["seed"], "precision": budget["precision"], "logger": job.logger, "name": part}
+    return options | {"checkpoint": checkpoint, "micro_batches": micro_batches}
 
 
-def _save(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
-        torch.save(content, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def save(path: Path, content: Any) -> None:
+    """Keep what `torch.load` reads as data alone, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue())

@@ -1,6 +1,7 @@
 """Thin training module and `fit`: AdamW, one cycle of the learning rate, early stop on validation.
 
-The stream of batches has its own generator, so every model of a comparison sees the same images in the same order.
+The stream of batches has its own generator, so every model of a comparison sees the same images in the same order,
+whether a batch is read at once, in parts, or by several ranks, and whether or not the training was cut short.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -21,7 +23,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from torch import Generator, Tensor, nn
 
+from tokbench.checkpoints import Checkpoint, random_state, restore_random
 from tokbench.quantizers.latents import NotFinite
+from tokbench.quantizers.ranks import mean_over_ranks, num_ranks, rank
 
 VERSION = 1
 CHECK_EVERY = 10  # steps between looks for a non-finite loss; the step named is still the first
@@ -43,6 +47,7 @@ class Training:
     validation: list[tuple[int, float]]  # (steps done, validation loss)
     best_step: int  # the weights kept are those after this many steps
     seconds: float
+    micro_batches: int = 1  # parts that each batch was read in, for want of memory
 
     @property
     def flattened(self) -> bool:
@@ -57,19 +62,31 @@ class Training:
         return fmean(self.losses[-max(len(self.losses) // 10, 1) :])
 
 
-class _Batches:
-    """`steps` batches drawn by `draw` from a generator of its own."""
+def shares(batch: Any, count: int) -> list[Any]:
+    """The batch, a tensor or a dataclass of tensors, in `count` equal parts; ValueError where it does not divide."""
+    if batch is None or count == 1:
+        return [batch] * count
+    if isinstance(batch, Tensor):
+        if len(batch) % count:
+            raise ValueError(f"batch must divide into {count} equal parts, got {len(batch)}")
+        return list(batch.split(len(batch) // count))
+    columns = {name: shares(column, count) for name, column in vars(batch).items()}
+    return [replace(batch, **{name: parts[i] for name, parts in columns.items()}) for i in range(count)]
 
-    def __init__(self, draw: Callable[[Generator], Any], *, steps: int, seed: int) -> None:
-        self.draw, self.steps, self.seed = draw, steps, seed
+
+class _Batches:
+    """This rank's share of each of the batches drawn by `draw`, in `micro` parts, from a generator of its own."""
+
+    def __init__(self, draw: Callable[[Generator], Any], generator: Generator, *, steps: int, micro: int) -> None:
+        self.draw, self.generator, self.steps, self.micro = draw, generator, steps, micro
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps * self.micro
 
     def __iter__(self) -> Iterator[Any]:
-        generator = torch.Generator().manual_seed(self.seed)
         for _ in range(self.steps):
-            yield self.draw(generator)
+            mine = shares(self.draw(self.generator), num_ranks())[rank()]
+            yield from shares(mine, self.micro)
 
 
 class TrainingModule(lightning.LightningModule):
@@ -84,11 +101,13 @@ class TrainingModule(lightning.LightningModule):
         lr: float,
         weight_decay: float,
         name: str,
+        micro: int,
     ) -> None:
         super().__init__()
         self.model, self.loss = model, loss
-        self.steps, self.lr, self.weight_decay, self.name = steps, lr, weight_decay, name
-        self.history: list[Tensor] = []
+        self.steps, self.lr, self.weight_decay, self.name, self.micro = steps, lr, weight_decay, name, micro
+        self.history: list[Tensor] = []  # the terms of each whole step
+        self.parts: list[Tensor] = []  # of the step that goes on
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The sum of the weighted terms."""
@@ -98,9 +117,12 @@ class TrainingModule(lightning.LightningModule):
             self.check_finite()
             raise Diverged(f"{error} at step {len(self.history) + 1} of {self.steps}") from None
         self.names = list(terms)
-        self.history.append(torch.stack([term.detach().float() for term in terms.values()]))
-        if len(self.history) % CHECK_EVERY == 0 or len(self.history) == self.steps:
-            self.check_finite()
+        self.parts.append(torch.stack([term.detach().float() for term in terms.values()]))
+        if len(self.parts) == self.micro:
+            self.history.append(mean_over_ranks(torch.stack(self.parts).mean(dim=0)))
+            self.parts.clear()
+            if len(self.history) % CHECK_EVERY == 0 or len(self.history) == self.steps:
+                self.check_finite()
         return torch.stack(list(terms.values())).sum()
 
     def check_finite(self) -> None:
@@ -140,8 +162,8 @@ class _KeepBest(Callback):
         self.best: tuple[float, int, dict[str, Tensor]] | None = None
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        step = batch_idx + 1
-        if step not in self.at:
+        step = len(pl_module.history)
+        if pl_module.parts or step not in self.at:
             return
         model = pl_module.model
         model.eval()
@@ -154,6 +176,65 @@ class _KeepBest(Callback):
         self.seen.append((step, loss))
         if self.best is None or loss < self.best[0]:
             self.best = (loss, step, {k: v.detach().clone() for k, v in model.state_dict().items()})
+
+
+class _GoOn(Callback):
+    """Starts from the checkpoint where there is one, and writes one when it is due."""
+
+    def __init__(self, checkpoint: Checkpoint, keeper: _KeepBest, generators: Sequence[Generator]) -> None:
+        self.checkpoint, self.keeper, self.generators = checkpoint, keeper, generators
+        self.kept, self.start = checkpoint.read(), time.perf_counter()
+        if self.kept is not None:
+            self.start -= self.kept["seconds"]
+            keeper.seen, keeper.best = self.kept["seen"], self.kept["best"]
+            print(f"going on after step {len(self.kept['history'])}: {checkpoint.path}", flush=True)
+
+    @property
+    def done(self) -> int:
+        """Steps that the checkpoint holds."""
+        return len(self.kept["history"]) if self.kept else 0
+
+    def finished(self) -> list[Tensor]:
+        """The terms of all steps, where the checkpoint holds them all; the random state is then that of the end."""
+        assert self.kept is not None
+        restore_random(self.kept["random"], self.generators)
+        return list(self.kept["history"])
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.kept is None:
+            return
+        kept, (optimizer,) = self.kept, trainer.optimizers
+        pl_module.model.load_state_dict(kept["model"])
+        optimizer.load_state_dict(kept["optimizer"])
+        trainer.lr_scheduler_configs[0].scheduler.load_state_dict(kept["schedule"])
+        trainer.precision_plugin.load_state_dict(kept["precision"])
+        pl_module.history = list(kept["history"].to(pl_module.device))
+        if rank() == 0:
+            restore_random(kept["random"], self.generators)
+        else:  # the first rank wrote its own: the others share its batches and draw the rest anew
+            self.generators[0].set_state(kept["random"]["own"][0])
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        filled = all(getattr(module, "initialized", True) for module in pl_module.model.modules())
+        if not pl_module.parts and rank() == 0 and self.checkpoint.due and filled:
+            self.write(trainer, pl_module)
+
+    def write(self, trainer: Any, pl_module: Any) -> None:
+        """Not while a quantizer collects the tokens that it starts from: they are no part of its state."""
+        (optimizer,) = trainer.optimizers
+        self.checkpoint.write(
+            {
+                "model": pl_module.model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": trainer.lr_scheduler_configs[0].scheduler.state_dict(),
+                "precision": trainer.precision_plugin.state_dict(),
+                "history": torch.stack(pl_module.history),
+                "seen": self.keeper.seen,
+                "best": self.keeper.best,
+                "random": random_state(self.generators),
+                "seconds": time.perf_counter() - self.start,
+            }
+        )
 
 
 def fit(
@@ -171,43 +252,67 @@ def fit(
     precision: str = "32-true",
     logger: Logger | None = None,
     name: str = "train",
+    checkpoint: Path | None = None,
+    generators: Sequence[Generator] = (),
+    micro_batches: int = 1,
+    strategy: str = "auto",
 ) -> Training:
     """Train `model` in place and leave it in eval mode with the weights of the lowest validation loss.
 
     `loss(batch)` gives weighted scalar terms whose sum is minimised; `draw(generator)` gives a batch on the model's device.
-    A logger gets the terms under `name`. Raises `Diverged` at the first non-finite term.
+    A logger gets the terms under `name`. A training that takes long keeps its state in `checkpoint`, with that of the
+    `generators` that `loss` draws from, and goes on from there; the file stays for whoever called to remove.
+    `micro_batches` equal parts of a batch are read one after another, their gradients averaged; so are those of the ranks
+    of torch.distributed, each with its share of every batch. Raises `Diverged` at the first non-finite term.
     """
     if steps < 1:
         raise ValueError(f"steps must be >= 1, got {steps}")
-    start = time.perf_counter()
-    module = TrainingModule(model, loss, steps=steps, lr=lr, weight_decay=weight_decay, name=name)
+    module = TrainingModule(model, loss, steps=steps, lr=lr, weight_decay=weight_decay, name=name, micro=micro_batches)
     keeper = _KeepBest(validation, at={max(round(steps * (i + 1) / validations), 1) for i in range(validations)})
+    own = torch.Generator().manual_seed(seed)
+    state = _GoOn(Checkpoint(checkpoint), keeper, (own, *generators))
     device = next(model.parameters()).device
-    quiet = not sys.stderr.isatty()
-    trainer = lightning.Trainer(
-        max_steps=steps,
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        precision=precision,  # type: ignore[arg-type]
-        gradient_clip_val=clip,
-        callbacks=[keeper],
-        logger=logger if logger is not None else False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=not quiet,
-        log_every_n_steps=max(steps, 1),
-    )
-    model.train()
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(module, train_dataloaders=_Batches(draw, steps=steps, seed=seed))
-    except SystemExit:  # what Lightning makes of Ctrl-C, with the signal's handler gone
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from None
+    if state.done < steps:
+        trainer = lightning.Trainer(
+            max_steps=steps - state.done,
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=num_ranks(),
+            strategy=strategy,
+            precision=precision,  # type: ignore[arg-type]
+            gradient_clip_val=clip,
+            accumulate_grad_batches=micro_batches,
+            callbacks=[keeper, state],
+            logger=logger if logger is not None else False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stderr.isatty() and rank() == 0,
+            log_every_n_steps=max(steps, 1),
+        )
+        model.train()
+        batches = _Batches(draw, own, steps=steps - state.done, micro=micro_batches)
+        try:
+            _run(trainer, module, batches)
+        except Diverged:
+            state.checkpoint.remove()
+            raise
+        if rank() == 0 and checkpoint is not None and (state.checkpoint.cost or state.checkpoint.due):
+            state.write(trainer, module)  # what comes next may be cut short as well
+        history = module.history
+    else:
+        history = state.finished()
     model.to(device)  # Lightning leaves it on the CPU
     assert keeper.best is not None
     _, best_step, weights = keeper.best
     model.load_state_dict(weights)
     model.eval()
-    losses = torch.stack(module.history).sum(dim=1).cpu().tolist()
-    return Training(losses, keeper.seen, best_step, time.perf_counter() - start)
+    losses = torch.stack(history).sum(dim=1).cpu().tolist()
+    return Training(losses, keeper.seen, best_step, time.perf_counter() - state.start, micro_batches)
+
+
+def _run(trainer: lightning.Trainer, module: TrainingModule, batches: _Batches) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, train_dataloaders=batches)
+    except SystemExit:  # what Lightning makes of Ctrl-C, with the signal's handler gone
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None

@@ -151,3 +151,16 @@ def test_refuses_latents_of_another_shape(quantizer) -> None:
         pytest.skip("continuous: any shape")
     with pytest.raises(ValueError, match=r"z must be \(B, N, \d+\), got shape \(2, 3, 99\)"):
         quantizer(torch.zeros(2, 3, 99))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_state_is_in_the_state_dict(name: str) -> None:
+    """What a checkpoint keeps: another one that takes the state after a step goes on as the first does."""
+    first, second = build.construct(NODES[name]).train(), build.construct(NODES[name]).train()
+    first(latents(first.dim))
+    second.load_state_dict(first.state_dict())
+    found = []
+    for module in (first, second):
+        torch.manual_seed(1)
+        found.append((module(latents(first.dim, seed=1)).z_q, *module.state_dict().values()))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -6,6 +6,7 @@ Train and test share near duplicates (about 3 % of test).
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torchvision.datasets import CIFAR10
 
 from tokbench.data.common import check_counts, permutation, subset
 from tokbench.interfaces import Dataset, Split
+from tokbench.locks import held
 
 VERSION = 1
 NUM_TRAINING, NUM_TEST, SIZE = 50_000, 10_000, 32
@@ -42,12 +44,13 @@ def load(
     if (num_test or 0) > NUM_TEST:
         raise ValueError(f"data.num_test must be <= {NUM_TEST}, got {num_test}")
     folder = cache() if root is None else Path(root).expanduser()
-    names, training = read(folder, train=True, download=root is None)
+    with held(folder / CIFAR10.base_folder) if root is None else nullcontext():  # one process downloads
+        names, training = read(folder, train=True, download=root is None)
     _, test = read(folder, train=False, download=False)
-    kept, held = permutation(NUM_TRAINING, seed=seed).split([NUM_TRAINING - num_validation, num_validation])
+    kept, rest = permutation(NUM_TRAINING, seed=seed).split([NUM_TRAINING - num_validation, num_validation])
     parts = [
         subset(training, kept[:num_train]),
-        subset(training, held),
+        subset(training, rest),
         subset(test, torch.arange(NUM_TEST)[:num_test]),
     ]
     if size == HALF:

@@ -86,5 +86,9 @@ TRAINING = group(
             "the chosen trial's weight of the method (the first of conf/tuning's list that it has) over its conf's; 1 where it has none"
         ),
         ("best_step", "best step", "steps", None): "step of the lowest validation loss, whose weights are kept",
+        ("micro_batches", "micro-batches", "parts a batch", None): (
+            "parts that each batch was read in after memory failed, gradients averaged: the same effective batch, but k-means "
+            "starts, running means and batch entropies see parts; no number where memory sufficed"
+        ),
     },
 )

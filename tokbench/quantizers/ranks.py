@@ -15,6 +15,11 @@ def num_ranks() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """This process's place among them, 0 outside torch.distributed."""
+    return dist.get_rank() if num_ranks() > 1 else 0
+
+
 @torch.no_grad()
 def sum_over_ranks(values: Tensor) -> Tensor:
     """The sum over all ranks, on each; no gradient passes."""

@@ -1,0 +1,74 @@
+"""Trainings of a run: cut short, short of memory."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tokbench import build, checkpoints, execute, job, stages
+from tokbench.evaluate.tokens import encode_split, token_space
+
+
+class Cut(BaseException):
+    """Stands for the kill."""
+
+
+def prepared(folder: Path, *words: str) -> job.Job:
+    steps = ("budget.tokenizer.steps=6", "budget.backbone.steps=6")
+    places = (f"results_dir={folder}", f"cache_dir={folder / 'cache'}")
+    return job.prepare(build.compose(["budget=smoke", "generation=transfusion", *steps, *places, *words]))
+
+
+def trained(ready: job.Job) -> list[Any]:
+    """The trainings and weights of the tokenizer and of a scheme on its tokens."""
+    tokenizer, training = stages.trained_tokenizer(ready)
+    splits = ready.dataset.splits
+    tables = {n: encode_split(tokenizer, splits[n], batch=64, device=ready.device) for n in ("train", "validation")}
+    space = token_space(tokenizer, tables["train"], size=32)
+    scheme, generated = stages.trained_scheme(ready, ready.presets["common"], space, tables)
+    found: list[Any] = []
+    for model, curve in ((tokenizer, training), (scheme, generated)):
+        found += [curve.losses, curve.validation, *(value.tolist() for value in model.state_dict().values())]
+    return found
+
+
+def test_trainings_that_are_cut_short_end_with_the_same_bits(monkeypatch, tmp_path: Path) -> None:
+    whole = trained(prepared(tmp_path / "whole"))
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "SHARE", float("inf"))
+    original, calls = checkpoints.Checkpoint.write, 0
+
+    def write(self: checkpoints.Checkpoint, state: dict[str, Any]) -> None:
+        nonlocal calls
+        original(self, state)
+        calls += 1
+        if calls in (3, 11):
+            raise Cut
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
+    for _ in range(2):
+        with pytest.raises(Cut):
+            trained(prepared(tmp_path / "cut"))
+        assert len(list((tmp_path / "cut" / "cache" / "checkpoints").iterdir())) == 1
+    assert trained(prepared(tmp_path / "cut")) == whole
+    assert calls == 6 + 1 + 6 + 1, "no step may be done twice"
+
+
+def test_a_run_short_of_memory_is_done_in_parts_and_its_record_says_so(monkeypatch, capsys, tmp_path: Path) -> None:
+    original = stages.tokenizer_loss
+
+    def short(tokenizer: Any, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        if tokenizer.training and len(images) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(tokenizer, images)
+
+    monkeypatch.setattr(stages, "tokenizer_loss", short)
+    _, training = stages.trained_tokenizer(prepared(tmp_path, "stage=tokenizer"))
+    assert execute._training_measures("", training)["training/micro_batches"].value == 4
+    assert "once more, each batch in 4 parts" in capsys.readouterr().err
+    monkeypatch.setattr(stages, "tokenizer_loss", original)
+    _, whole = stages.trained_tokenizer(prepared(tmp_path / "whole", "stage=tokenizer"))
+    assert "training/micro_batches" not in execute._training_measures("", whole)
+    assert training.losses == pytest.approx(whole.losses, rel=1e-4)
+    assert stages.trained_tokenizer(prepared(tmp_path, "stage=tokenizer"))[1] == training, "the cache says so as well"
