@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tokbench import build
 from tokbench.environment import describe
 from tokbench.evaluate.baselines import evaluate_baselines
+from tokbench.evaluate.coded import evaluate_backbone_coding, evaluate_tables
 from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_step_flops
 from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_likelihood, evaluate_understanding
 from tokbench.evaluate.legibility import evaluate_legibility, legibility_baselines
@@ -128,6 +129,7 @@ def _generation(
         splits = ("train", "validation", "generation")
         tables = {n: encode_split(tokenizer, dataset.splits[n], batch=batch, device=job.device) for n in splits}
         space = token_space(tokenizer, tables["train"], size=dataset.train.images.shape[-1])
+        metrics |= evaluate_tables(space, tables["train"], tables["generation"])
     others: list[float] = []
     done: dict[str, str] = {}
     for block, preset in job.presets.items():
@@ -166,6 +168,7 @@ def _block(
         pixels = dataset.train.images.shape[-1] * dataset.train.images.shape[-2]
         held_out = tables["generation"]
         metrics |= evaluate_likelihood(block, scheme, space, held_out, pixels=pixels, sizes=sizes)
+        metrics |= evaluate_backbone_coding(block, scheme, space, held_out)
         metrics |= evaluate_understanding(
             block, scheme, space, held_out, dataset.generation, dataset.class_names, sizes
         )

@@ -10,10 +10,10 @@ from PIL import Image
 from tokbench import build
 from tokbench.codec import __main__ as codec
 from tokbench.codec import exported as shelf
-from tokbench.codec.exported import CONFIG, WEIGHTS, fit_tables, read_exported, write_exported
+from tokbench.codec.exported import CONFIG, WEIGHTS, read_exported, write_exported
 from tokbench.codec.images import image_to_indices, indices_to_image
 from tokbench.data.decode import read_image
-from tokbench.information.coding import HEADER_BYTES
+from tokbench.information.coding import HEADER_BYTES, fit_tables
 from tokbench.metrics.images import to_float, to_uint8
 
 SIZE = 16

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from tokbench import build
 from tokbench.codec import exported as shelf
-from tokbench.codec.exported import check_codable, fit_tables, read_exported, write_exported
+from tokbench.codec.exported import check_codable, read_exported, write_exported
 from tokbench.codec.images import image_to_indices, indices_to_image, read_file, write_file
 from tokbench.data.decode import read_image
-from tokbench.information.coding import HEADER_BYTES, unpack
+from tokbench.information.coding import HEADER_BYTES, fit_tables, unpack
 from tokbench.metrics.images import psnr
 from tokbench.records import write_whole
 

@@ -20,9 +20,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from tokbench import build
-from tokbench.information.coding import Integers, integer_table
+from tokbench.information.coding import Integers
 from tokbench.interfaces import Tokenizer
-from tokbench.metrics.codes import code_counts
 from tokbench.records import write_whole
 from tokbench.tokenizers.autoencoder import Autoencoder
 
@@ -41,13 +40,6 @@ class Exported:
     tables: tuple[Integers, ...]  # (V_k,) of each codebook
     hash: str  # 16 hexadecimal digits over both files
     name: str
-
-
-def fit_tables(indices: Tensor, codebook_sizes: Sequence[int]) -> tuple[Integers, ...]:
-    """The integer table of each codebook from indices (M, N) or (M, N, K) of the training split."""
-    columns = indices.flatten(0, 1).reshape(-1, len(codebook_sizes)).unbind(1)
-    counts = (code_counts(own, size) for own, size in zip(columns, codebook_sizes, strict=True))
-    return tuple(integer_table(own.cpu().numpy()) for own in counts)
 
 
 def check_codable(tokenizer: Tokenizer | Autoencoder, *, size: int) -> None:

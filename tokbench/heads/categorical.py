@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from torch import Generator, Tensor, nn
@@ -49,3 +49,11 @@ class Categorical(nn.Module):
         without = None if h_uncond is None else self.logits(h_uncond).float()
         logits = guided(self.logits(h).float(), without, guidance)
         return draw(logits, temperature=temperature, top_p=self.top_p, generator=generator)
+
+    def choose(self, h: Tensor, pick: Callable[[Tensor], Tensor]) -> Tensor:
+        """(M,) int64 that `pick` takes given logits (M, V) of states (M, E)."""
+        return pick(self.logits(h).float())
+
+    def split(self, indices: Tensor) -> Tensor:
+        """(M, 1): the one digit of indices (M,)."""
+        return indices[:, None]

@@ -13,7 +13,7 @@ M tokens, E width, J digits, K codebooks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Literal
 
@@ -79,14 +79,24 @@ class Factorised(nn.Module):
 
         Guidance compares the two states given the same earlier digits; at temperature 0 each digit is its likeliest.
         """
-        h_uncond, digits = without_caption(h_uncond, guidance), list[Tensor]()
+
+        def pick(logits: Tensor) -> Tensor:
+            return draw(logits, temperature=temperature, top_p=self.top_p, generator=generator)
+
+        return self._walk(h, without_caption(h_uncond, guidance), guidance, pick)
+
+    def choose(self, h: Tensor, pick: Callable[[Tensor], Tensor]) -> Tensor:
+        """(M,) or (M, K) int64 of the digits that `pick` takes in turn, given logits (M, f_j), of states (M, E)."""
+        return self._walk(h, None, 1.0, pick)
+
+    def _walk(self, h: Tensor, h_uncond: Tensor | None, guidance: float, pick: Callable[[Tensor], Tensor]) -> Tensor:
+        digits: list[Tensor] = []
         for step in range(len(self.radices)):
             if step:
                 read = self.digits[step - 1](digits[-1])
                 h, h_uncond = h + read, None if h_uncond is None else h_uncond + read
             without = None if h_uncond is None else self._logits(step, h_uncond)
-            logits = guided(self._logits(step, h), without, guidance)
-            digits.append(draw(logits, temperature=temperature, top_p=self.top_p, generator=generator))
+            digits.append(pick(guided(self._logits(step, h), without, guidance)))
         return self.join(torch.stack(digits, dim=-1))
 
     def split(self, indices: Tensor) -> Tensor:

@@ -19,6 +19,9 @@ from typing import Any
 import constriction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from tokbench.metrics.codes import code_counts
 
 TABLE_TOTAL = 2**22
 MOST_CODES = 2**20
@@ -51,6 +54,13 @@ def integer_table(weights: ArrayLike) -> Integers:
     return table
 
 
+def fit_tables(indices: Tensor, codebook_sizes: Sequence[int]) -> tuple[Integers, ...]:
+    """The integer table of each codebook from indices (M, N) or (M, N, K) of the training split."""
+    columns = indices.flatten(0, 1).reshape(-1, len(codebook_sizes)).unbind(1)
+    counts = (code_counts(own, size) for own, size in zip(columns, codebook_sizes, strict=True))
+    return tuple(integer_table(own.cpu().numpy()) for own in counts)
+
+
 def ideal_bits(indices: Integers, tables: Sequence[Integers]) -> float:
     """-log2 of the probability of indices (N, K) under K tables (V_k,): what the coder's output comes to."""
     return float(sum(-np.log2(t[column] / TABLE_TOTAL).sum() for t, column in zip(tables, indices.T, strict=True)))
@@ -73,7 +83,10 @@ def decode_tokens(data: bytes, tables: Sequence[Integers], num_tokens: int) -> I
     if len(data) % 4:
         raise ValueError(f"coded tokens must be whole words of 4 bytes, got {len(data)} bytes")
     decoder = RangeDecoder(np.frombuffer(data, dtype="<u4").astype(np.uint32))
-    columns = [decoder.decode(_model(table), num_tokens) for table in tables]
+    try:
+        columns = [decoder.decode(_model(table), num_tokens) for table in tables]
+    except AssertionError as error:  # what the coder raises on words that no encoder writes
+        raise ValueError(f"coded tokens do not fit the tables: {error}") from None
     if not decoder.maybe_exhausted():
         raise ValueError(f"coded tokens must end after {num_tokens} tokens, got more bytes")
     return np.stack(columns, axis=1).astype(np.int64)

@@ -20,7 +20,8 @@ RANDOM_MINIMUM = 5000  # images below which an unpaired distance on random64 is 
 SLICES, SLICES_SEED = 128, 0
 FLIP_SHARES = {1: 0.01, 10: 0.1}  # percent to share of the tokens replaced
 FLIP_IMAGES, FLIP_SEED = 1000, 0
-UNDERSTANDING_VERSION = LIKELIHOOD_VERSION = ROBUSTNESS_VERSION = 1
+CODED_IMAGES = 16  # coded with the backbone
+UNDERSTANDING_VERSION = CODED_VERSION = LIKELIHOOD_VERSION = ROBUSTNESS_VERSION = 1
 
 _FRECHET = "Fréchet distance in float64; NA where images <= features"
 _CLASSIFIER = "64 features of a small classifier trained on the training split's originals (sha256 in the record)"
@@ -112,6 +113,21 @@ _LIKELIHOOD = group(
         ),
     },
 )
+_CODED = group(
+    "bits",
+    CODED_VERSION,
+    {
+        ("table_bits_per_image", "bits by table", "bits/image", None): (
+            "bytes x 8 of a range coder for the tokens of the generation split as one string, each code by its share of the training split in whole 2^-22 parts, decoded again and equal; / images; NA if continuous"
+        ),
+        ("coded_bits_per_image", "coded bits", "bits/image", None): (
+            f"bytes x 8 of a range coder for the tokens of {CODED_IMAGES} images of the generation split as one string, each by the backbone's step probabilities in whole 2^-22 parts, decoded again by the same steps and equal; / images"
+        ),
+        ("coded_excess", "coded / model - 1", "share", None): (
+            "coded bits over -log2 p(image tokens | caption) of the same images, less 1"
+        ),
+    },
+)
 _GENERATION = group(
     "generation",
     features.VERSION,
@@ -155,6 +171,7 @@ STANDARD: Mapping[str, Definition] = (
     | _ROBUSTNESS
     | _BITS
     | _LIKELIHOOD
+    | _CODED
     | _GENERATION
     | _UNDERSTANDING
     | SHAPED
