@@ -30,14 +30,14 @@ def codes(indices):
     return torch.cat((first.sum(-1, keepdim=True), first[..., -1:].sin()), dim=-1)
 
 
-def scheme_of(kind):
+def scheme_of(kind, order="raster"):
     """A causal scheme with noise for weights, so that its probabilities are neither flat nor certain."""
     torch.manual_seed(0)
     space = TokenSpace(GRID, D, SIZES[kind], torch.ones(D), torch.full((D,), 2.0), codes, factors=FACTORS[kind])
     backbone = Backbone(dim=D, width=WIDTH, depth=2, heads=2, grid=GRID, positions="rope_tv", base=100.0)
     made = {"width": WIDTH, "codebook_sizes": SIZES[kind], "top_p": 0.9}
     head = Categorical(**made) if kind == "categorical" else Factorised(**made, factors=FACTORS[kind])
-    options = {"image_first": 0.2, "caption_dropout": 0.1, "loss_weights": {"text": 1.0, "image": 1.0}}
+    options = {"order": order, "image_first": 0.2, "caption_dropout": 0.1, "loss_weights": {"text": 1.0, "image": 1.0}}
     scheme = Causal(space, backbone, head, temperature=0.7, **options)
     for parameter in scheme.parameters():
         if parameter.ndim > 1:
@@ -63,9 +63,9 @@ def test_the_backbone_codes_images_within_a_percent_of_its_likelihood(kind):
     assert found["native/bits/coded_bits_per_image"].n == 16
 
 
-@pytest.mark.parametrize("kind", SIZES)
-def test_coded_images_come_back_and_the_scheme_keeps_its_head(kind):
-    scheme, space = scheme_of(kind)
+@pytest.mark.parametrize(("kind", "order"), [*((kind, "raster") for kind in SIZES), ("stages", "spiral")])
+def test_coded_images_come_back_and_the_scheme_keeps_its_head(kind, order):
+    scheme, space = scheme_of(kind, order)
     head, batch = scheme.head, table_of(kind).batch(space, torch.arange(5))
     data = encode_images(scheme, batch)
     found = decode_images(scheme, data, batch.text, batch.lengths)
@@ -78,9 +78,10 @@ def test_coded_images_come_back_and_the_scheme_keeps_its_head(kind):
     assert not torch.equal(other, batch.indices)
 
 
-def test_the_steps_probabilities_are_those_of_the_likelihood():
+@pytest.mark.parametrize("order", ["raster", "spiral"])
+def test_the_steps_probabilities_are_those_of_the_likelihood(order):
     """The bits add up over captions of one batch: ideal bits of each token from a full pass, not from the coder's steps."""
-    scheme, space = scheme_of("categorical")
+    scheme, space = scheme_of("categorical", order)
     batch = table_of("categorical").batch(space, torch.arange(20))
     ideal = scheme.nll(batch).sum().item() / math.log(2)
     assert 8 * len(encode_images(scheme, batch)) == pytest.approx(ideal, abs=80)

@@ -25,8 +25,7 @@ def encode_images(scheme: Causal, batch: TokenBatch) -> bytes:
     """One string for the batch's indices given its captions: step by step, at each step image by image."""
     assert batch.indices is not None
     encoder, head = RangeEncoder(), scheme.head
-    order = getattr(scheme, "order", torch.arange(batch.indices.shape[1]))
-    digits: Tensor = head.split(batch.indices[:, order].flatten(0, 1))  # type: ignore[attr-defined]
+    digits: Tensor = head.split(batch.indices[:, scheme.order].flatten(0, 1))  # type: ignore[attr-defined]
     columns = iter(digits.view(len(batch.indices), -1).unbind(1))
 
     def pick(logits: Tensor) -> Tensor:
