@@ -17,7 +17,7 @@ os.environ["TOKBENCH_ROOT"] = str(ROOT)  # conf/config.yaml anchors its paths he
 NOT_HASHED = ("results_dir", "cache_dir", "force", "logger", "experiment")
 GROUPS = ("data", "tokenizer", "quantizer", "backbone", "generation", "budget")
 # Keys younger than the first records, with the value that says what runs did before: left out of the hash at that value.
-LATER: dict[str, Any] = {"shapes": False} | {
+LATER: dict[str, Any] = {"shapes": False, "tokenizer.layout": "grid", "tokenizer.num_queries": None} | {
     f"generation.{block}.scheme.order": "raster" for block in ("native_discrete", "native_stages")
 }
 
@@ -49,6 +49,8 @@ def plain(config: Any, options: Mapping[str, Any], overrides: Iterable[str]) -> 
     given = {o.lstrip("+").split("=")[0] for o in overrides}
     if "tokenizer._target_" in given:
         values["tokenizer"] = {k: v for k, v in values["tokenizer"].items() if f"tokenizer.{k}" in given}
+    if values["tokenizer"].get("layout") == "grid":
+        values["tokenizer"]["num_queries"] = None  # says nothing of a grid, and makes no other run of it
     values["choices"] = {group: str(options[group]) for group in GROUPS}
     values["name"] = values["name"] or _name(values)
     return values
@@ -60,7 +62,8 @@ def _name(values: Mapping[str, Any]) -> str:
         return target.rsplit(".", 1)[-1].lower()
     choices = values["choices"]
     name = choices["quantizer"] if choices["tokenizer"] == "autoencoder" else choices["tokenizer"]
-    return f"{name}-searched" if values.get("tuning") else name
+    layout = values["tokenizer"].get("layout", "grid")
+    return "-".join([name, *([layout] if layout != "grid" else []), *(["searched"] if values.get("tuning") else [])])
 
 
 def construct(node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:

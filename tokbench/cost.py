@@ -26,9 +26,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokbench.backbone.attention import hidden_size
 from tokbench.backbone.sequence import SPECIALS
 from tokbench.backbone.sequence import VOCABULARY as TEXT_VOCABULARY
+from tokbench.layers import hidden_size
 
 VERSION = 1
 PROMPT_SPECIALS = 2  # BOS and BOI

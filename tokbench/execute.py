@@ -167,7 +167,10 @@ def _block(
     with job.step(f"judge {preset['name']}"):
         pixels = dataset.train.images.shape[-1] * dataset.train.images.shape[-2]
         held_out = tables["generation"]
-        metrics |= evaluate_likelihood(block, scheme, space, held_out, pixels=pixels, sizes=sizes)
+        found, by_position = evaluate_likelihood(block, scheme, space, held_out, pixels=pixels, sizes=sizes)
+        metrics |= found
+        if by_position is not None:
+            arrays[f"nll_by_position_{block}"] = _array(by_position)
         metrics |= evaluate_backbone_coding(block, scheme, space, held_out)
         metrics |= evaluate_understanding(
             block, scheme, space, held_out, dataset.generation, dataset.class_names, sizes

@@ -45,6 +45,7 @@ ON_DEMAND = {"tuning": "tokbench.tune", "shapes": "tokbench.evaluate.shapes"}  #
 JUDGED = {  # the same, of runs on data with a known truth
     "tokbench.data.glyphs.load": ("tokbench.judges_reader", "tokbench.evaluate.legibility"),
 }
+LINE = "tokbench.tokenizers.line"  # the same, of runs whose tokens are a line
 
 
 @dataclass
@@ -89,6 +90,8 @@ class Job:
         if build.takes(node, "quantizer"):
             torch.manual_seed(self.config["seed"])
             wanted["quantizer"] = build.construct(self.config["quantizer"])
+        if build.takes(node, "size") and "size" not in node:
+            wanted["size"] = self.dataset.train.images.shape[-1]
         torch.manual_seed(self.config["seed"])  # again: what a quantizer draws must not change the autoencoder's start
         tokenizer = build.construct(node, **wanted)
         return tokenizer.to(self.device) if hasattr(tokenizer, "to") else tokenizer
@@ -161,8 +164,13 @@ def _identify(job: Job, *, codebooks: int) -> None:
     nodes += [node for preset in presets for node in (preset["scheme"], preset["head"])]
     used = [room for key, room in ON_DEMAND.items() if job.config.get(key)]
     used += JUDGED.get(job.config["data"]["_target_"], ())
-    job.versions = build.versions(nodes, (*ROOMS, *used))
+    job.versions = build.versions(nodes, (*rooms_of(job.config), *used))
     job.hash = build.run_hash(job.config, job.fingerprints, job.versions)
+
+
+def rooms_of(config: Values) -> tuple[str, ...]:
+    """The modules behind a run's tokenizer that its configuration does not name."""
+    return ROOMS if config["tokenizer"].get("layout", "grid") == "grid" else (*ROOMS, LINE)
 
 
 def _presets(generation: Values, *, codebooks: int | None) -> dict[str, Values]:

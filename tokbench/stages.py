@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from tokbench import build
 from tokbench.evaluate.tokens import TokenTable
 from tokbench.interfaces import Scheme, Tokenizer, TokenSpace
-from tokbench.job import ROOMS, Job, Values
+from tokbench.job import Job, Values, rooms_of
 from tokbench.locks import held
 from tokbench.memory import trained_in_memory
 from tokbench.metrics.images import to_float
@@ -65,7 +65,7 @@ def tokenizer_path(job: Job) -> Path:
     """Where the weights of the job's tokenizer are kept, under a hash of all that made them."""
     config, budget = job.config, job.config["budget"]
     parts = [config[k] for k in ("tokenizer", "quantizer", "seed")] + [budget["tokenizer"], budget["precision"]]
-    used = build.versions([config["tokenizer"], config["quantizer"]], ROOMS)
+    used = build.versions([config["tokenizer"], config["quantizer"]], rooms_of(config))
     return Path(config["cache_dir"]) / "tokenizers" / f"{build.digest(parts, used, job.fingerprints)}.pt"
 
 

@@ -19,6 +19,7 @@ from tokbench.report.claims import Claim, load_claims, render_claims, verdict
 from tokbench.report.groups import group_records
 from tokbench.report.rules import DEFAULTS, Finding, agrees, difference, expand
 from tokbench.report.view import View
+from tokbench.tokenizers.autoencoder import CAUSAL
 
 YES, NO, OPEN = (Finding("", "", "", "", "", 3, vote) for vote in (True, False, None))
 
@@ -159,6 +160,7 @@ def test_every_side_is_a_row_that_some_experiment_makes(claim: Claim) -> None:
     names |= {
         build.compose([f"experiments={path.stem}"])["name"] for path in (build.ROOT / "experiments").glob("*.yaml")
     }
+    names |= {f"{name}-{layout}" for name in names for layout in CAUSAL}
     for family in claim.verdict["pairs"]:
         for pair in expand(family):
             assert {pair["first"]["name"], pair["second"]["name"]} <= names

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.backbone.positions import Rotation, rotate
+from tokbench.layers import SwiGLU
 
 VERSION = 1
 
@@ -70,24 +71,6 @@ class Attention(nn.Module):
             keys, values = cache.append(layer, keys, values)
         mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal)
         return self.out(mixed.transpose(1, 2).flatten(2))
-
-
-def hidden_size(width: int) -> int:
-    """Of the feed-forward layers: 8/3 of the width, rounded up to a multiple of 16."""
-    return 16 * -(-8 * width // 48)
-
-
-class SwiGLU(nn.Module):
-    """(silu(x W1) * x W2) W3 (arXiv:2002.05202)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gates = nn.Linear(width, 2 * hidden_size(width), bias=False)
-        self.out = nn.Linear(hidden_size(width), width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate, value = self.gates(x).chunk(2, dim=-1)
-        return self.out(F.silu(gate) * value)
 
 
 class Block(nn.Module):

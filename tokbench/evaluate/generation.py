@@ -14,6 +14,7 @@ from tokbench.backbone.sequence import encode_text
 from tokbench.evaluate.measures import Measures, in_batches, mean_of, measured, missing
 from tokbench.evaluate.reference import Reference, some
 from tokbench.evaluate.tokens import TokenTable
+from tokbench.generation.causal import Causal
 from tokbench.interfaces import Scheme, Split, TokenBatch, Tokenizer, TokenSpace
 from tokbench.metrics.features import frechet_distance, kid, nearest_distance, sliced_wasserstein
 from tokbench.metrics.images import to_uint8
@@ -197,17 +198,19 @@ def evaluate_understanding(
 @torch.no_grad()
 def evaluate_likelihood(
     block: str, scheme: Scheme, space: TokenSpace, table: TokenTable, *, pixels: int, sizes: Sizes
-) -> Measures:
+) -> tuple[Measures, Tensor | None]:
     """What the scheme's likelihood says of the image tokens given the caption, each kind under its own name.
 
     Bits an image and a pixel where it is exact over codes, else "NA" and the reason; besides them a bound on those bits, or
-    the bits of a density a channel.
+    the bits of a density a channel. And (N,) mean bits at each place of the image where those of single codes are known.
     """
     exact, kind = ("model_bits_per_image", "model_bits_per_pixel"), scheme.likelihood
+    by_place = scheme if kind == "exact" and isinstance(scheme, Causal) else None
     rows = some(len(table), sizes.understanding)
 
     def nats(part: Tensor) -> Tensor:
-        found = scheme.nll(table.batch(space, rows[part]))
+        batch = table.batch(space, rows[part])
+        found = by_place.token_nll(batch) if by_place else scheme.nll(batch)
         assert found is not None
         return found.cpu()
 
@@ -216,13 +219,19 @@ def evaluate_likelihood(
         reason = "a bound alone" if kind == "bound" else "no exact likelihood" if space.codebook_sizes else "continuous"
         measures = {f"{block}/bits/{name}": missing(f"{block}/bits/{name}", reason) for name in exact}
     if kind is None:
-        return measures
+        return measures, None
     bits = in_batches(len(rows), sizes.batch, nats, what=f"{block}: likelihood") / log(2)
+    whole = bits.sum(dim=1) if by_place else bits
     parts = {
         "exact": dict(zip(exact, (1, pixels), strict=True)),
         "bound": {"model_bits_bound_per_image": 1},
         "density": {"model_density_bits_per_channel": space.num_tokens * space.dim},
     }
     for name, share in parts[kind].items():
-        measures[f"{block}/bits/{name}"] = mean_of(f"{block}/bits/{name}", bits / share)
-    return measures
+        measures[f"{block}/bits/{name}"] = mean_of(f"{block}/bits/{name}", whole / share)
+    if by_place is None:
+        return measures, None
+    quarter, drawn = max(space.num_tokens // 4, 1), bits[:, by_place.order.cpu()]
+    key = f"{block}/bits/position_drop"
+    measures[key] = mean_of(key, drawn[:, :quarter].mean(dim=1) - drawn[:, -quarter:].mean(dim=1))
+    return measures, bits.mean(dim=0)

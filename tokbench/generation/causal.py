@@ -99,11 +99,16 @@ class Causal(nn.Module):
         """
         if self.likelihood is None:
             return None
+        units = log_volume(self.space) if self.likelihood == "density" else 0.0
+        return self.token_nll(batch).sum(dim=1) + units
+
+    @torch.no_grad()
+    def token_nll(self, batch: TokenBatch) -> Tensor:
+        """(B, N) the head's loss at each place of the image, given the caption and the tokens drawn before it."""
         rows = rows_of_one_kind(batch, self.space.num_tokens, image_first=False)
         states = self._before_image(self._read(rows, batch.latents), rows)
         nats = self.head.loss(states.flatten(0, 1), targets(self.head, batch).flatten(0, 1), None)
-        units = log_volume(self.space) if self.likelihood == "density" else 0.0
-        return nats.view(states.shape[:2]).sum(dim=1) + units
+        return nats.view(states.shape[:2])
 
     @torch.no_grad()
     def caption_nll(self, batch: TokenBatch) -> Tensor:

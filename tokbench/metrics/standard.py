@@ -111,6 +111,9 @@ _LIKELIHOOD = group(
         ("model_density_bits_per_channel", "density bits", "bits/channel", None): (
             "mean -log2 of the density of the image tokens given the caption / (N D), in the tokenizer's own units: may be negative, and compares within one tokenizer alone"
         ),
+        ("position_drop", "fall along the tokens", "bits/token", None): (
+            "mean model bits of a token in the first quarter of an image's tokens minus the last quarter's, over the generation split"
+        ),
     },
 )
 _CODED = group(

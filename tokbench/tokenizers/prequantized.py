@@ -20,8 +20,20 @@ VERSION = 1
 class Prequantized(Autoencoder):
     """In training the autoencoder around `quantizer`; in evaluation continuous, the quantizer a layer of the decoder."""
 
-    def __init__(self, quantizer: Quantizer, *, width: int, factor: int, depth: int) -> None:
-        super().__init__(quantizer, width=width, factor=factor, depth=depth)
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        *,
+        width: int,
+        factor: int,
+        depth: int,
+        layout: str = "grid",
+        num_queries: int | None = None,
+        size: int | None = None,
+    ) -> None:
+        super().__init__(
+            quantizer, width=width, factor=factor, depth=depth, layout=layout, num_queries=num_queries, size=size
+        )
         if not quantizer.codebook_sizes:
             raise ValueError(
                 f"quantizer must have codes for tokenizer 'prequantized', got {type(quantizer).__name__}: use quantizer=vq_tuned"
