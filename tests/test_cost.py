@@ -1,11 +1,3 @@
-import fcntl
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
-
-import psutil
 import pytest
 import torch
 
@@ -80,72 +72,60 @@ def test_passes_and_parameters_are_counted():
     assert cost.num_parameters(torch.nn.Linear(3, 4)) == 16
 
 
-def test_calls_are_timed_after_a_warm_up():
-    calls = []
-    timing = cost.latency(lambda: calls.append(time.sleep(0.01)), repeats=5, warm_up=2)
-    assert len(calls) == 7
-    assert len(timing.seconds) == 5
-    assert 0.01 <= timing.median < 0.1
-    assert timing.interquartile_range >= 0
+EXAMPLE = cost.Sizes(width=768, depth=12, dim=0)  # SYSTEMS.md section 3: 84.9 M parameters, 32 prompt slots, bfloat16
+WHOLE = 32  # prompt slots
 
 
-def test_throughput_halves_the_batch_until_it_fits():
-    def run(batch):
-        if batch > 8:
-            raise torch.OutOfMemoryError
-        time.sleep(0.01)
-
-    rate, batch = cost.throughput(run, batch=32, repeats=3)
-    assert batch == 8
-    assert 80 < rate <= 800
+def _gigaflops(flops):
+    return flops / 1e9
 
 
-def test_peak_memory_of_forty_megabytes_is_forty_megabytes():
-    def allocate():
-        for _ in range(3):
-            torch.zeros(10_000_000).add_(1)  # freed each time
-
-    peak = cost.peak_memory_bytes(allocate, device=torch.device("cpu"))
-    assert peak == pytest.approx(40e6, rel=0.01)
-    add = lambda: torch.zeros(10_000_000) + torch.zeros(10_000_000)  # noqa: E731
-    both = cost.peak_memory_bytes(add, device=torch.device("cpu"))
-    assert both == pytest.approx(120e6, rel=0.01)
-
-
-def _other_seconds_without_and_with_children(monkeypatch):
-    ours = cost._other_seconds()
-    with monkeypatch.context() as patch:
-        patch.setattr(psutil.Process, "children", lambda *a, **k: [])
-        return ours, cost._other_seconds()
+@pytest.mark.parametrize(
+    ("num_tokens", "codes", "gigaflops", "megabytes"),
+    [(12288, 256, 4895, 454), (3072, 256, 706, 114), (256, 8192, 54, 10.6), (64, 8192, 17, 3.5)],
+    ids=["pixels 64", "pixels 32", "16 x 16", "8 x 8"],
+)
+def test_the_worked_example_of_next_token_prediction(num_tokens, codes, gigaflops, megabytes):
+    flops = cost.causal_generation_flops(
+        EXAMPLE, prompt=WHOLE, num_tokens=num_tokens, codebook_size=codes, guided=False
+    )
+    last = cost.backbone_flops(EXAMPLE, 1, WHOLE + num_tokens)  # the table reads the last token too
+    assert _gigaflops(flops + last) == pytest.approx(gigaflops, abs=0.6)
+    assert round(_gigaflops(flops)) in (gigaflops, gigaflops - 1)
+    kept = cost.kv_bytes(EXAMPLE, slots=WHOLE + num_tokens, rows=1, element_bytes=2)
+    assert kept / 1e6 == pytest.approx(megabytes, abs=0.5 if megabytes > 100 else 0.05)
+    assert cost.causal_passes(num_tokens) == num_tokens
 
 
-def test_the_work_of_other_processes_marks_a_measurement(monkeypatch):
-    waste = subprocess.Popen([sys.executable, "-c", "while True: pass"])  # a child: its work is our own
-    try:
-        time.sleep(0.1)
-        before = _other_seconds_without_and_with_children(monkeypatch)
-        time.sleep(0.4)
-        after = _other_seconds_without_and_with_children(monkeypatch)
-        monkeypatch.setattr(psutil.Process, "children", lambda *a, **k: [])
-        measured = cost.quietly(lambda: time.sleep(0.4), attempts=2, wait_seconds=0.0)
-    finally:
-        waste.kill()
-        waste.wait()
-    child = (after[1] - before[1]) - (after[0] - before[0])
-    assert 0.05 < child < 0.5
-    assert (measured.value, measured.reason, measured.attempts) == (None, "busy", 2)
-    assert measured.load_average >= 0
+@pytest.mark.parametrize(("rounds", "gigaflops"), [(8, 401), (16, 796), (50, 2477)])
+def test_the_worked_example_of_masked_prediction(rounds, gigaflops):
+    flops = cost.masked_generation_flops(EXAMPLE, prompt=WHOLE, num_tokens=256, rounds=rounds, guided=False)
+    heads = rounds * 256 * 2 * 768 * 8192  # the table has every token's softmax in every round
+    assert _gigaflops(flops + heads) == pytest.approx(gigaflops, abs=0.6)
+    assert cost.kv_bytes(EXAMPLE, slots=WHOLE, rows=1, element_bytes=2) / 1e6 == pytest.approx(1.2, abs=0.05)
 
 
-def test_a_quiet_machine_gives_its_value(monkeypatch):
-    monkeypatch.setattr(cost, "_other_seconds", lambda: 0.0)
-    measured = cost.quietly(lambda: 7, wait_seconds=0.0)
-    assert (measured.value, measured.reason, measured.other_cores, measured.attempts) == (7, None, 0.0, 1)
+@pytest.mark.parametrize(
+    ("num_tokens", "steps", "gigaflops"),
+    [(256, 10, 514), (256, 50, 2364), (256, 250, 11612), (64, 10, 128), (64, 50, 573), (64, 250, 2801)],
+)
+def test_the_worked_example_of_patch_diffusion(num_tokens, steps, gigaflops):
+    options = {"prompt": WHOLE, "num_tokens": num_tokens, "guided": False}
+    sizes = cost.Sizes(width=768, depth=12, dim=48 * 256 // num_tokens)  # patches of 4 or 8 pixels of 64 x 64
+    flops = cost.denoise_generation_flops(sizes, steps=steps + 1, **options)  # the table's clean pass for later text
+    time = (steps + 1) * 4 * 768**2  # which the table leaves out
+    assert _gigaflops(flops - time) == pytest.approx(gigaflops, abs=0.6)
+    assert cost.denoise_passes(steps) == steps + 1
 
 
-def test_only_one_holder_measures_at_a_time():
-    path = Path(tempfile.gettempdir()) / "tokbench-measure.lock"
-    with cost.machine_lock(), path.open() as file, pytest.raises(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    with cost.machine_lock():
-        pass
+def test_the_worked_example_of_a_diffusion_head():
+    reading = cost.causal_reading_flops(EXAMPLE, prompt=WHOLE, num_tokens=256)
+    head = 256 * 100 * 2 * 6e6
+    assert _gigaflops(reading + head) == pytest.approx(358, abs=0.6)
+    assert _gigaflops(head) == pytest.approx(307, abs=0.5)
+
+
+def test_the_worked_example_of_the_published_mar():
+    options = {"prompt": WHOLE, "num_tokens": 256, "rounds": 64, "buffer": 64}
+    backbone = cost.encoder_decoder_masked_flops(EXAMPLE, **options)
+    assert _gigaflops(backbone + 256 * 100 * 2 * 6e6) == pytest.approx(3435, rel=0.005)

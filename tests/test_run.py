@@ -87,6 +87,8 @@ def test_counted_flops_are_the_formulas(swept: tuple[Path, str]) -> None:
                 metrics[f"{block}/cost/generation_flops_{way}"].value for way in ("counted", "analytic")
             )
             assert counted == pytest.approx(analytic, rel=0.02)
+            predicted, allocated = (metrics[f"{block}/cost/kv_cache_{way}bytes"].value for way in ("", "allocated_"))
+            assert predicted == allocated > 0
 
 
 def test_a_recorded_run_is_not_run_again(swept: tuple[Path, str], monkeypatch, capsys) -> None:
@@ -102,7 +104,7 @@ def test_the_same_seed_gives_the_same_record(swept: tuple[Path, str], monkeypatc
     assert start(monkeypatch, *arguments(tmp_path, "quantizer=fsq")) == OK
     first, again = record_of(folder, "fsq"), record_of(tmp_path, "fsq")
     assert first.hash == again.hash
-    timed = ("seconds", "throughput", "peak_memory")
+    timed = ("seconds", "throughput", "peak_memory", "best_batch", "roofline")
     for key, measure in first.metrics.items():
         if not any(word in key for word in timed):
             assert again.metrics[key] == measure, key

@@ -26,6 +26,8 @@ ORDER = (
         "generation",
         "information",
         "cost",
+        "timing",
+        "roofline",
         "checkpoints",
         "train",
         "memory",
@@ -34,7 +36,7 @@ ORDER = (
         "judges_reader",
     ),
     *("environment", "evaluate", "report"),
-    *("job", "stages", "tune", "execute", "run", "claims", "codec", "advise"),
+    *("job", "stages", "tune", "execute", "run", "plan", "claims", "codec", "advise"),
 )
 ONLY_IN = {
     "lightning": {"train"},

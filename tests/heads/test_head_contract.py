@@ -109,6 +109,9 @@ def test_flops_are_those_counted(name):
     head, h = made(name), torch.randn(7, E)
     assert head.flops > 0
     assert cost.counted_flops(lambda: drawn(head, h)) == 7 * head.flops
+    target = drawn(head, h)
+    counted = cost.counted_flops(lambda: head.loss(h, target, torch.Generator().manual_seed(0)))
+    assert counted == 7 * getattr(head, "loss_flops", head.flops)
 
 
 def on_grid(head, h, *, dim, limit, step):

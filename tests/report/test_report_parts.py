@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from report_factory import file, record
+from report_factory import file, measure, record
 
 from tokbench.records import read_records
 from tokbench.report.build import build_report
+from tokbench.report.columns import Column, bound
 from tokbench.report.formatting import heading, markdown_table, number
 from tokbench.report.groups import group_records, plain_stem
 from tokbench.report.pictures import (
@@ -58,6 +59,22 @@ def test_units_stand_in_headings() -> None:
     assert heading("peak", "bytes") == "peak (MiB)"
     assert heading("SSIM", "") == "SSIM"
     assert heading("far", "furlongs") == "far (furlongs)"
+
+
+def test_the_bound_is_the_largest_of_three_and_tells_its_share(tmp_path: Path) -> None:
+    keys = [f"native/cost/{name}_bound_seconds_at_best" for name in ("compute", "weights", "launch")]
+    column = Column("bound", keys[0], bound, bare=True)
+    for values, text in (
+        ((1.0, 2.0, 5.0), "launch (62 %)"),
+        ((None,) * 3, "NA (busy)"),
+        ((3.0, 1.0, 0.0), "compute (75 %)"),
+    ):
+        folder = tmp_path / str(values)
+        measures = {key: measure(key, each, "busy") for key, each in zip(keys, values, strict=True)}
+        file(record(metrics=measures), folder)
+        (group,) = group_records(read_records(folder / "runs"))
+        view = View(group, folder / "runs")
+        assert bound(view, view.rows[0], column) == text
 
 
 def test_a_table_keeps_its_columns_whatever_the_cells_hold() -> None:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tokbench import cost
+from tokbench import cost, timing
+from tokbench.backbone.attention import Cache
 from tokbench.backbone.sequence import encode_text
 from tokbench.evaluate.measures import Measures, measured, missing
-from tokbench.generation.causal import Causal
-from tokbench.generation.denoise import Denoise
 from tokbench.interfaces import Scheme, TokenBatch, Tokenizer, TokenSpace
 from tokbench.metrics.images import to_float
+from tokbench.roofline import Bounds, bounds, measured_device, workload
 
 VERSION = 1
 REPEATS = 5
-Timings = dict[str, cost.Timing | float]
+FLOAT_BYTES = 4  # costs are measured in float32
+TIMED = (
+    *("latency_seconds", "throughput_images_per_second", "best_batch", "latency_over_roofline"),
+    *(f"{bound}_bound_seconds{at}" for at in ("", "_at_best") for bound in ("compute", "weights", "launch")),
+)
+Timings = dict[str, timing.Timing | float]
 
 
 def tokenizer_costs(
@@ -38,8 +44,8 @@ def tokenizer_costs(
     @torch.no_grad()
     def measure() -> Timings:
         return {
-            "encode_seconds": cost.latency(lambda: tokenizer.encode(batch), repeats=REPEATS),
-            "decode_seconds": cost.latency(lambda: tokenizer.decode(z_q), repeats=REPEATS),
+            "encode_seconds": timing.latency(lambda: tokenizer.encode(batch), repeats=REPEATS),
+            "decode_seconds": timing.latency(lambda: tokenizer.decode(z_q), repeats=REPEATS),
         }
 
     module = tokenizer if isinstance(tokenizer, nn.Module) else nn.Identity()
@@ -48,7 +54,8 @@ def tokenizer_costs(
         "cost/tokenizer_parameters": measured("cost/tokenizer_parameters", cost.num_parameters(module)),
         "cost/tokenizer_training_flops": measured("cost/tokenizer_training_flops", flops),
     }
-    timed, others = _timed("", measure, per=len(images))
+    names = ("encode_seconds", "decode_seconds")
+    timed, others = _timed("cost/", names, measure, per=len(images))
     return measures | timed, others
 
 
@@ -73,19 +80,32 @@ def scheme_costs(
         quantized = scheme.sample(text.expand(rows, -1), lengths.expand(rows), guidance=1.0, generator=generator)
         return tokenizer.decode(quantized.z_q) if decode else quantized
 
+    works = workload(scheme, space, prompt=int(lengths[0]) + cost.PROMPT_SPECIALS)
+
     def measure() -> Timings:
-        many, _ = cost.throughput(image, batch=batch, repeats=3)
-        return {"latency_seconds": cost.latency(image, repeats=REPEATS), "throughput_images_per_second": many}
+        one = timing.latency(image, repeats=REPEATS)
+        many, best = timing.throughput(image, largest=batch, repeats=3)
+        rates = measured_device(device, torch.float32)
+        at_one, at_best = (
+            bounds([*works.values()], rates, batch=rows, element_bytes=FLOAT_BYTES) for rows in (1, best)
+        )
+        found: Timings = {"latency_seconds": one, "throughput_images_per_second": many, "best_batch": best}
+        found |= {"latency_over_roofline": one.median / at_one.seconds}
+        return found | _bound_seconds(at_one, "") | _bound_seconds(at_best, "_at_best")
 
     key = f"{block}/cost/"
     values = {
         "parameters": float(cost.num_parameters(scheme)),
         "training_flops": float(training_flops),
         "generation_flops_counted": float(cost.counted_flops(lambda: image(decode=False))),
-        "peak_memory_bytes": float(cost.peak_memory_bytes(image, device=device)),
-    } | _analytic(scheme, space, prompt=int(lengths[0]) + cost.PROMPT_SPECIALS)
+        "generation_flops_analytic": sum(work.flops for work in works.values()) + snap_flops(scheme, space),
+        "passes": works["prompt"].passes + works["image"].passes,
+        "kv_cache_bytes": _cache_bytes(scheme, space, prompt=int(lengths[0]) + cost.PROMPT_SPECIALS),
+        "kv_cache_allocated_bytes": allocated_cache(scheme, image),
+        "peak_memory_bytes": float(timing.peak_memory_bytes(image, device=device)),
+    }
     measures = {key + name: measured(key + name, value) for name, value in values.items()}
-    timed, others = _timed(f"{block}/", measure, per=1)
+    timed, others = _timed(key, TIMED, measure, per=1)
     return measures | timed, others
 
 
@@ -103,40 +123,56 @@ def training_step_flops(scheme: Scheme, batch: TokenBatch) -> int:
     return flops
 
 
-def _analytic(scheme: Scheme, space: TokenSpace, *, prompt: int) -> dict[str, float]:
-    if not isinstance(scheme, Causal | Denoise):
-        return {}
-    backbone, n = scheme.backbone, space.num_tokens
-    sizes = cost.Sizes(backbone.width, backbone.depth, space.dim)
-    if isinstance(scheme, Causal):
-        flops = cost.causal_reading_flops(sizes, prompt=prompt, num_tokens=n) + n * scheme.head.flops
-        passes = cost.causal_passes(n)
-    else:
-        flops = cost.denoise_generation_flops(sizes, prompt=prompt, num_tokens=n, steps=scheme.steps, guided=False)
-        flops += _snap_flops(space)
-        passes = cost.denoise_passes(scheme.steps)
-    cache = cost.kv_bytes(sizes, slots=prompt + n, rows=1, element_bytes=4)
-    return {"generation_flops_analytic": flops, "passes": passes, "kv_cache_bytes": cache}
+def snap_flops(scheme: Scheme, space: TokenSpace) -> int:
+    """Of the search for one image's nearest codes, where a scheme draws latents of a discrete tokenizer.
 
-
-def _snap_flops(space: TokenSpace) -> int:
-    """Of the search for one image's nearest codes; that of several codebooks is the tokenizer's own, and counted."""
+    That of several codebooks is the tokenizer's own, and counted.
+    """
+    if getattr(getattr(scheme, "head", None), "reads", "latents") == "indices":
+        return 0
     if len(space.codebook_sizes) > 1 and (snap := space.snap) is not None:
         return cost.counted_flops(lambda: snap(space.mean.expand(1, space.num_tokens, space.dim)))
     return sum(2 * space.num_tokens * size * space.dim for size in space.codebook_sizes)
 
 
-def _timed(prefix: str, measure: Callable[[], Timings], *, per: int) -> tuple[Measures, float]:
-    quiet = cost.quietly(measure)
+def allocated_cache(scheme: Scheme, generate: Callable[[], object]) -> int:
+    """Bytes of keys and values held when generate() is over."""
+    backbone = scheme.backbone  # type: ignore[attr-defined]
+    caches: list[Cache] = []
+
+    def prefill(*args: Any, **options: Any) -> tuple[Cache, Tensor]:
+        cache, state = type(backbone).prefill(backbone, *args, **options)
+        caches.append(cache)
+        return cache, state
+
+    backbone.prefill = prefill
+    try:
+        generate()
+    finally:
+        del backbone.prefill
+    return sum(cache.num_bytes for cache in caches)
+
+
+def _cache_bytes(scheme: Scheme, space: TokenSpace, *, prompt: int) -> int:
+    backbone = scheme.backbone  # type: ignore[attr-defined]
+    sizes = cost.Sizes(backbone.width, backbone.depth, space.dim)
+    return cost.kv_bytes(sizes, slots=prompt + space.num_tokens, rows=1, element_bytes=FLOAT_BYTES)
+
+
+def _bound_seconds(found: Bounds, suffix: str) -> Timings:
+    return {f"{name}_bound_seconds{suffix}": getattr(found, name) for name in ("compute", "weights", "launch")}
+
+
+def _timed(prefix: str, names: Iterable[str], measure: Callable[[], Timings], *, per: int) -> tuple[Measures, float]:
+    quiet = timing.quietly(measure)
     measures: Measures = {}
-    names = ("encode_seconds", "decode_seconds") if not prefix else ("latency_seconds", "throughput_images_per_second")
     for name in names:
-        key = f"{prefix}cost/{name}"
+        key = f"{prefix}{name}"
         if quiet.value is None:
             measures[key] = missing(key, quiet.reason or "busy")
             continue
         found = quiet.value[name]
-        if isinstance(found, cost.Timing):
+        if isinstance(found, timing.Timing):
             spread = found.interquartile_range / per
             measures[key] = measured(key, found.median / per, n=len(found.seconds), spread=spread)
         else:

@@ -15,7 +15,7 @@ from tokbench.backbone.attention import Cache
 from tokbench.backbone.positions import Rotation
 from tokbench.backbone.sequence import draw_rows, prompt, rows_of_one_kind, with_empty_captions
 from tokbench.backbone.transformer import Backbone
-from tokbench.diffusion import PREDICTIONS, SAMPLERS, SCHEDULES, add_noise, choose, normal_like, sample
+from tokbench.diffusion import PREDICTIONS, SAMPLERS, SCHEDULES, add_noise, choose, evaluations, normal_like, sample
 from tokbench.generation.tokens import check_guidance, check_rows, check_snap, finish
 from tokbench.interfaces import Quantized, TokenBatch, TokenSpace
 from tokbench.layers import time_embedding
@@ -39,13 +39,12 @@ class Denoise(nn.Module):
         caption_dropout: float,
         loss_weights: Mapping[str, float],
     ) -> None:
-        """Names of `tokbench.diffusion`; `steps` passes of the sampler; rows are drawn as in `Causal`."""
+        """Names of `tokbench.diffusion`; `steps` of the sampler, `evaluations` passes; rows are drawn as in `Causal`."""
         super().__init__()
         check_snap("denoise", space)
         check_rows(image_first=image_first, caption_dropout=caption_dropout)
-        if steps < 1:
-            raise ValueError(f"steps must be >= 1, got {steps}")
         self.space, self.backbone, self.steps = space, backbone, steps
+        self.evaluations = evaluations(sampler, steps)
         self.schedule = choose(SCHEDULES, schedule, "schedule")
         self.prediction = choose(PREDICTIONS, prediction, "prediction")
         self.sampler = choose(SAMPLERS, sampler, "sampler")
@@ -98,7 +97,7 @@ class Denoise(nn.Module):
 
     @torch.no_grad()
     def sample(self, text: Tensor, lengths: Tensor, *, guidance: float, generator: Generator) -> Quantized:
-        """One image a caption (B, T): the caption is read once, then `steps` passes over the image tokens.
+        """One image a caption (B, T): the caption is read once, then `evaluations` passes over the image tokens.
 
         At guidance 1 the unconditional half of the batch does not exist.
         """

@@ -107,7 +107,15 @@ class Diffusion(nn.Module):
     @property
     def flops(self) -> int:
         """2 E W, and the denoiser's FLOPs for each of the sampler's evaluations."""
-        return 2 * self.net.state.in_features * self.net.net_width + self.evaluations * self.net.flops
+        return self._flops(self.evaluations)
+
+    @property
+    def loss_flops(self) -> int:
+        """Of one token's loss: as `flops`, for each of its draws."""
+        return self._flops(self.draws)
+
+    def _flops(self, evaluations: int) -> int:
+        return 2 * self.net.state.in_features * self.net.net_width + evaluations * self.net.flops
 
     def loss(self, h: Tensor, target: Tensor, generator: Generator | None) -> Tensor:
         """(M,): squared error of the prediction for target (M, D), mean over channels and `draws` of t in [0, 1]."""

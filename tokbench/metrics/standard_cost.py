@@ -47,13 +47,31 @@ COST = group(
             "median wall-clock seconds of one image in float32, batch 1, guidance 1, from caption to pixels, of 5 runs after a warm-up"
         ),
         ("throughput_images_per_second", "throughput", "images/s", "up"): (
-            "images a second in float32 at the budget's batch (halved while memory is short), guidance 1, from caption to pixels"
+            "images a second in float32 at the best batch, from the budget's largest halved while the rate does not fall, guidance 1, from caption to pixels"
         ),
+        ("best_batch", "best batch", "images", None): "images at once of the throughput",
+        ("latency_over_roofline", "latency / roofline", "", "down"): (
+            "latency over max(FLOPs / F, bytes / BW) + launches of all passes, at batch 1, decoding in the numerator alone"
+        ),
+        **{
+            (f"{bound}_bound_seconds{at}", f"{bound} bound{where}", "s", "down"): (
+                f"seconds of one {batch} if {what} alone held, from this machine's own rates in float32"
+            )
+            for at, where, batch in (("", "", "image"), ("_at_best", ", best batch", "best batch"))
+            for bound, what in (
+                ("compute", "matrix products"),
+                ("weights", "reading weights and cache"),
+                ("launch", "starting each block of each pass"),
+            )
+        },
         ("peak_memory_bytes", "peak memory", "bytes", "down"): (
             "most held at once by tensors of one generation at batch 1 and guidance 1, weights excluded, by the allocator's record"
         ),
         ("kv_cache_bytes", "KV cache", "bytes", "down"): (
-            "keys and values held at the last pass of one image at guidance 1; guidance doubles it"
+            "keys and values held at the last pass of one image at guidance 1, by the formula; guidance doubles it"
+        ),
+        ("kv_cache_allocated_bytes", "KV cache, allocated", "bytes", "down"): (
+            "keys and values held at the last pass of one image at guidance 1, as allocated"
         ),
     },
 )

@@ -113,3 +113,15 @@ def flattened(view: View, row: Row, column: Column) -> str:
         return "flattened"
     done = round(summary.mean * summary.seeds)
     return f"not converged ({done} of {summary.seeds} flattened)" if done else "not converged"
+
+
+def bound(view: View, row: Row, column: Column) -> str:
+    """The name of the largest of three bounds, the column's key and its two siblings, and its share of their sum."""
+    found = {
+        name: summarize(row.records, column.key.replace("compute", name)) for name in ("compute", "weights", "launch")
+    }
+    means = {name: summary.mean for name, summary in found.items() if summary is not None and summary.mean is not None}
+    if len(means) < 3:
+        return show(found["compute"])
+    name = max(means, key=lambda each: means[each])
+    return f"{name} ({100 * means[name] / (sum(means.values()) or 1):.0f} %)"

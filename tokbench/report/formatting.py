@@ -34,6 +34,7 @@ _STYLES = {
     "FLOPs/image": Style("FLOPs", prefixed=True),
     "tokens/image": _COUNT,
     "passes/image": _COUNT,
+    "images": Style("", decimals=0),
     "channels": _COUNT,
     "tokens": _COUNT,
     "steps": _COUNT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokbench.report.columns import Column, Peers, flattened, floor, interval, preset, seeds, value
+from tokbench.report.columns import Column, Peers, bound, flattened, floor, interval, preset, seeds, value
 from tokbench.report.view import View
 
 _INTERVAL = (
@@ -137,9 +137,14 @@ def _cost(block: str) -> tuple[Column, ...]:
         Column("image, counted", f"{at}/generation_flops_counted", value),
         Column("passes", f"{at}/passes", value),
         Column("latency", f"{at}/latency_seconds", value),
+        Column("bound", f"{at}/compute_bound_seconds", bound, bare=True),
+        Column("latency / roofline", f"{at}/latency_over_roofline", value),
         Column("throughput", f"{at}/throughput_images_per_second", value),
+        Column("best batch", f"{at}/best_batch", value),
+        Column("bound there", f"{at}/compute_bound_seconds_at_best", bound, bare=True),
         Column("peak memory", f"{at}/peak_memory_bytes", value),
         Column("KV cache", f"{at}/kv_cache_bytes", value),
+        Column("KV allocated", f"{at}/kv_cache_allocated_bytes", value),
     )
 
 

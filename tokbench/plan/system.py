@@ -1,0 +1,124 @@
+"""A system too large to run: parameters counted on torch's meta device, the rest from shapes. No weights of it are allocated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tokbench import build, cost
+from tokbench.interfaces import TokenSpace
+from tokbench.roofline import Bounds, Device, Work, bounds, workload
+
+LARGEST_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class System:
+    """What it is and what generating one image with it takes, at guidance 1."""
+
+    preset: str
+    parameters: int
+    num_tokens: int
+    training_flops_per_token: float
+    training_proxy: float  # 6 N
+    works: Mapping[str, Work]
+    row_bytes: int  # keys and values of one image
+    device: Device
+    element_bytes: int
+
+    def at(self, batch: int) -> Bounds:
+        """Seconds of generating `batch` images at once, and which bound holds."""
+        return bounds([*self.works.values()], self.device, batch=batch, element_bytes=self.element_bytes)
+
+    @property
+    def best_batch(self) -> int:
+        """The largest power of two that fits; 0 where not even one image does."""
+        room = int((self.device.memory - self.parameters * self.element_bytes) // self.row_bytes)
+        return 0 if room < 1 else min(2 ** (room.bit_length() - 1), LARGEST_BATCH)
+
+
+def planned(
+    preset: str, given: Mapping[str, int], overrides: Sequence[str], *, device: Device, element_bytes: int
+) -> System:
+    """The system of a preset of conf/generation, of `given` sizes and of overrides as a run takes them.
+
+    ValueError, or Hydra's own error, where they do not fit.
+    """
+    config = build.compose([*_overrides(preset, given), *overrides])
+    node = config["generation"]
+    if "scheme" not in node:
+        raise ValueError(f"generation must name single presets, such as chameleon or transfusion, got {preset!r}")
+    tokenizer = _tokenizer(config)
+    size = given.get("image_size", 256)
+    zeros = torch.zeros(tokenizer.dim)
+    space = TokenSpace(
+        shape=tokenizer.shape(size, size),
+        dim=tokenizer.dim,
+        codebook_sizes=tuple(tokenizer.codebook_sizes),
+        mean=zeros,
+        std=zeros + 1,
+        indices_to_codes=tokenizer.indices_to_codes,
+        factors=tuple(tuple(own) for own in getattr(tokenizer, "factors", ())),
+        snap=getattr(tokenizer, "snap", None),
+    )
+    with torch.device("meta"):
+        backbone = build.construct(config["backbone"], dim=space.dim, grid=space.shape)
+        head = _head(node["head"], backbone.width, space)
+        scheme = build.construct(node["scheme"], space, backbone, *([head] if head is not None else []))
+    prompt = given.get("prompt", 32)
+    works = workload(scheme, space, prompt=prompt) | _decoding(tokenizer, size, space)
+    sizes = cost.Sizes(backbone.width, backbone.depth, space.dim)
+    per_token = 0 if head is None else getattr(head, "loss_flops", head.flops)
+    row = cost.forward_flops(
+        sizes, text=prompt, num_tokens=space.num_tokens, image_head=space.dim if head is None else 0
+    )
+    length = prompt + space.num_tokens + cost.SPECIALS
+    return System(
+        preset=node["name"],
+        parameters=cost.num_parameters(scheme),
+        num_tokens=space.num_tokens,
+        training_flops_per_token=3 * (row + space.num_tokens * per_token) / length,
+        training_proxy=6 * cost.num_parameters(backbone.blocks),
+        works=works,
+        row_bytes=cost.kv_bytes(sizes, slots=prompt + space.num_tokens, rows=1, element_bytes=element_bytes),
+        device=device,
+        element_bytes=element_bytes,
+    )
+
+
+def _overrides(preset: str, given: Mapping[str, Any]) -> list[str]:
+    """The run's overrides that the planner's own keys stand for."""
+    words = [f"generation={preset}"]
+    words += [f"backbone.{key}={given[key]}" for key in ("width", "depth", "heads") if key in given]
+    if "width" in given and "heads" not in given:
+        words.append(f"backbone.heads={max(given['width'] // 128, 1)}")
+    if "steps" in given:
+        words.append(f"budget.evaluation.denoise_steps={given['steps']}")
+    return words
+
+
+def _tokenizer(config: Mapping[str, Any]) -> Any:
+    node = config["tokenizer"]
+    wanted = {"quantizer": build.construct(config["quantizer"])} if build.takes(node, "quantizer") else {}
+    return build.construct(node, **wanted)
+
+
+def _head(node: Mapping[str, Any] | None, width: int, space: TokenSpace) -> Any:
+    if not node:
+        return None
+    known = {"width": width, "dim": space.dim, "codebook_sizes": space.codebook_sizes, "factors": space.factors}
+    return build.construct(node, **{name: value for name, value in known.items() if build.takes(node, name)})
+
+
+def _decoding(tokenizer: Any, size: int, space: TokenSpace) -> dict[str, Work]:
+    """Pixels of one image of the tokenizer, counted on the meta device; nothing where it has no networks."""
+    if not isinstance(tokenizer, nn.Module) or not cost.num_parameters(tokenizer):
+        return {}
+    there: Any = tokenizer.to("meta").eval()
+    with torch.no_grad():
+        flops = cost.counted_flops(lambda: there.decode(torch.empty(1, space.num_tokens, space.dim, device="meta")))
+    return {"decoding": Work(1, flops, cost.num_parameters(tokenizer), 0, 0)}
