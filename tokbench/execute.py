@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tokbench import build
 from tokbench.environment import describe
 from tokbench.evaluate.baselines import evaluate_baselines
+from tokbench.evaluate.choices import evaluate_choices
 from tokbench.evaluate.coded import evaluate_backbone_coding, evaluate_tables
 from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_step_flops
 from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_likelihood, evaluate_understanding
@@ -175,6 +176,9 @@ def _block(
         metrics |= evaluate_understanding(
             block, scheme, space, held_out, dataset.generation, dataset.class_names, sizes
         )
+        if reference.reader is not None:
+            many = {"images": sizes.understanding, "batch": sizes.batch}
+            metrics |= evaluate_choices(block, scheme, space, held_out, dataset.generation, **many)
         found, samples = evaluate_generation(
             block, scheme, tokenizer, reference, sizes, seed=job.config["seed"], device=job.device
         )

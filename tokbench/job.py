@@ -43,7 +43,9 @@ ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modu
 )
 ON_DEMAND = {"tuning": "tokbench.tune", "shapes": "tokbench.evaluate.shapes"}  # the same, where that key is set
 JUDGED = {  # the same, of runs on data with a known truth
-    "tokbench.data.glyphs.load": ("tokbench.judges_reader", "tokbench.evaluate.legibility"),
+    "tokbench.data.glyphs.load": (
+        *("tokbench.judges_reader", "tokbench.evaluate.legibility", "tokbench.evaluate.choices"),
+    ),
 }
 LINE = "tokbench.tokenizers.line"  # the same, of runs whose tokens are a line
 

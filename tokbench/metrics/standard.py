@@ -12,7 +12,7 @@ from tokbench.metrics import codes, features, images
 from tokbench.metrics.definition import Definition, group
 from tokbench.metrics.standard_cost import COST, TRAINING
 from tokbench.metrics.standard_shapes import SHAPED
-from tokbench.metrics.standard_truth import LEGIBILITY
+from tokbench.metrics.standard_truth import LEGIBILITY, READING
 
 VERSION = 1
 RANDOM_SEED = 0  # of random64's weights
@@ -181,4 +181,5 @@ STANDARD: Mapping[str, Definition] = (
     | COST
     | TRAINING
     | LEGIBILITY
+    | READING
 )

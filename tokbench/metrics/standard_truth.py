@@ -5,7 +5,8 @@ from __future__ import annotations
 from tokbench.data.glyphs import ALPHABET, BACKGROUNDS, FONT_SIZES
 from tokbench.metrics.definition import Direction, group
 
-READER_VERSION = 1
+READER_VERSION = CHOICES_VERSION = 1
+DISTRACTORS = 9  # wrong captions beside the right one
 _READER = (
     "a small network trained on the training split's originals (sha256 in the record), told where each character stands"
 )
@@ -33,3 +34,12 @@ _BY_BACKGROUND: dict[tuple[str, str, str, Direction], str] = {
     for name in BACKGROUNDS
 }
 LEGIBILITY = group("legibility", READER_VERSION, _WHOLE | _BY_SIZE | _BY_BACKGROUND)
+READING = group(
+    "understanding",
+    CHOICES_VERSION,
+    {
+        ("reading_accuracy", "reading", "share", "up"): (
+            f"share of images whose own string is likelier than {DISTRACTORS} strings of other images, as captions; chance: {1 / (DISTRACTORS + 1):g}"
+        )
+    },
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokbench.data.glyphs import BACKGROUNDS, FONT_SIZES
 from tokbench.report.columns import Column, Peers, bound, flattened, floor, interval, preset, seeds, value
 from tokbench.report.view import View
 
@@ -93,6 +94,23 @@ ROBUSTNESS = Layout(
     ),
     (f"Of the tokens replaced by another code, at random. {_FLIPPED}",),
 )
+LEGIBILITY = Layout(
+    "Legibility",
+    (
+        Column("needs", "legibility/text_bits_per_glyph", value),
+        Column("has", "legibility/bits_per_glyph", value),
+        Column("characters", "legibility/char_accuracy", value, rank="equal bits", array="char_accuracy"),
+        Column("of originals'", "legibility/char_accuracy_relative", value),
+        Column("strings", "legibility/string_accuracy", value, rank="equal bits", array="string_accuracy"),
+        Column("of originals'", "legibility/string_accuracy_relative", value),
+        *(Column(f"{size} px", f"legibility/char_accuracy_{size}_px", value) for size in FONT_SIZES),
+        *(Column(name, f"legibility/char_accuracy_{name}", value) for name in BACKGROUNDS),
+    ),
+    (
+        "needs: bits a character of its text and layout alone; has: nominal bits of an image a character. Sizes and"
+        " backgrounds: characters read in those images.",
+    ),
+)
 _TOKENIZER_COST = (
     Column("parameters", "cost/tokenizer_parameters", value),
     Column("training", "cost/tokenizer_training_flops", value),
@@ -124,6 +142,7 @@ def _understanding(block: str) -> tuple[Column, ...]:
     return (
         Column("caption accuracy", f"{at}/caption_accuracy", value, rank=rank),
         Column("caption", f"{at}/caption_bits_per_byte", value),
+        Column("reading", f"{at}/reading_accuracy", value, rank=rank),
     )
 
 
@@ -156,7 +175,7 @@ def _training(at: str, name: str) -> tuple[Column, ...]:
 
 
 SECTIONS = (
-    Section("Reconstruction and bits", (RECONSTRUCTION, BITS, ROBUSTNESS)),
+    Section("Reconstruction and bits", (RECONSTRUCTION, BITS, ROBUSTNESS, LEGIBILITY)),
     Section(
         "Generation, common: one scheme for all",
         (

@@ -16,8 +16,13 @@ from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rows import Row, flatten, summarize
 from tokbench.report.view import LEVEL, View
 
-ARRAYS = {"reconstruction/psnr_db": "psnr_db", "reconstruction/ssim": "ssim"}  # measures with a value an image
-Expected = Literal["above", "below", "no change"]
+ARRAYS = {  # measures with a value an image
+    "reconstruction/psnr_db": "psnr_db",
+    "reconstruction/ssim": "ssim",
+    "legibility/char_accuracy": "char_accuracy",
+    "legibility/string_accuracy": "string_accuracy",
+}
+Expected = Literal["above", "below", "not below", "no change"]
 DEFAULTS: Mapping[str, Any] = {  # of what the claims vary, where a side does not say
     "quantizer.codebook_size": 1000,
     "quantizer.init": "uniform",
@@ -130,6 +135,8 @@ def agrees(gap: Difference, expected: Expected, minimum_effect: float) -> bool |
         inside = gap.low > -minimum_effect and gap.high < minimum_effect
         outside = gap.low > minimum_effect or gap.high < -minimum_effect
         return True if inside else False if outside else None
+    if expected == "not below":
+        return True if gap.low > -minimum_effect else False if gap.high < -minimum_effect else None
     sign = {"above": 1, "below": -1}[expected]
     low, high = sorted((sign * gap.low, sign * gap.high))
     if low > 0 and sign * gap.mean >= minimum_effect:
@@ -146,4 +153,44 @@ def _mean(row: Row, key: str) -> str:
     return EMPTY if summary is None or summary.mean is None else number(summary.mean, summary.unit)
 
 
-RULES: Mapping[str, Callable[..., list[Finding | None]]] = {"signs": signs}
+def levels(
+    view: View, measure: str, minimum_effect: float, *, sides: Sequence[str | Mapping[str, Any]], level: float
+) -> list[Finding | None]:
+    """Whether `measure` of each side is at `level` in every seed, to less than what counts."""
+    rows = [find_row(view, side) for side in sides]
+    return [
+        None if row is None else _level(row, measure, level, f"{level:g}", lambda v: abs(v - level) < minimum_effect)
+        for row in rows
+    ]
+
+
+def collapse(view: View, measure: str, minimum_effect: float, *, has: str, needs: str) -> list[Finding | None]:
+    """Whether `measure` has fallen from 1 by what counts in every seed of each row whose `has` is below its `needs`."""
+    pairs = [(row, _value(row, has), _value(row, needs)) for row in view.rows]
+    poor = [row for row, own, least in pairs if own is not None and least is not None and own < least]
+    most = 1 - minimum_effect
+    return [_level(row, measure, 1.0, f"at most {most:g}", lambda v: v <= most) for row in poor] or [None]
+
+
+def _level(row: Row, measure: str, level: float, expected: str, holds: Callable[[float], bool]) -> Finding | None:
+    values = [m.value for r in row.records if (m := r.metrics.get(measure)) is not None and m.value is not None]
+    if not values:
+        return None
+    votes = {holds(value) for value in values}
+    return Finding(
+        label=row.label,
+        expected=expected,
+        effect=f"{np.mean(values) - level:+.3g}",
+        interval=f"{min(values) - level:+.3g} to {max(values) - level:+.3g}",
+        unit="",
+        seeds=len(values),
+        agrees=votes.pop() if len(values) >= MIN_SEEDS and len(votes) == 1 else None,
+    )
+
+
+def _value(row: Row, key: str) -> float | None:
+    summary = summarize(row.records, key)
+    return None if summary is None else summary.mean
+
+
+RULES: Mapping[str, Callable[..., list[Finding | None]]] = {"signs": signs, "levels": levels, "collapse": collapse}
