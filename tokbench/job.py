@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from tokbench import build
 from tokbench.backbone.sequence import check_text
@@ -29,6 +30,7 @@ from tokbench.tokenizers.check import check_tokenizer
 VERSION = 1
 Values = Mapping[str, Any]
 COMMON = "transfusion"  # the preset of the like-for-like column
+STAGES = ("all", "bits", "tokenizer")
 MOST_TOKENS_ON_CPU = 1024  # of an image: attention and sampling of more take hours at any budget
 ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modules its configuration names
     *("tokbench.interfaces", "tokbench.layers", "tokbench.diffusion", "tokbench.cost", "tokbench.train"),
@@ -115,8 +117,8 @@ def prepare(config: Values) -> Job:
     """The job behind `config`; ValueError in one line for whatever a user can get wrong."""
     if not build.takes(config["tokenizer"], "quantizer"):
         config = {**config, "quantizer": None, "choices": {**config["choices"], "quantizer": None}}
-    if config["stage"] not in ("all", "tokenizer"):
-        raise ValueError(f"stage must be all or tokenizer, got {config['stage']!r}")
+    if config["stage"] not in STAGES:
+        raise ValueError(f"stage must be one of {', '.join(STAGES)}, got {config['stage']!r}")
     if not re.fullmatch(NAME, str(config["name"])):
         raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {config['name']!r}")
     if not isinstance(config["seed"], int) or config["seed"] < 0:
@@ -128,7 +130,8 @@ def prepare(config: Values) -> Job:
     size = dataset.train.images.shape[-1]
     check_tokenizer(tokenizer, size=size)
     _identify(job, codebooks=len(tokenizer.codebook_sizes))
-    if config["stage"] == "all":
+    presets = _presets_of(config, tokenizer)
+    if presets:
         zeros = torch.zeros(tokenizer.dim)
         space = space_of(tokenizer, zeros, zeros + 1, size=size)
         if device.type == "cpu" and space.num_tokens > MOST_TOKENS_ON_CPU:
@@ -136,7 +139,7 @@ def prepare(config: Values) -> Job:
                 f"image tokens must be <= {MOST_TOKENS_ON_CPU} without a GPU, got {space.num_tokens} of {config['name']} at "
                 f"{size}x{size}: take a smaller data.size, stage=tokenizer, or a machine with a GPU"
             )
-        job.presets = _presets(config["generation"], codebooks=len(tokenizer.codebook_sizes))
+        job.presets = presets
         for split in dataset.splits.values():
             check_text([caption.encode() for caption in split.captions])
         for preset in job.presets.values():
@@ -145,6 +148,19 @@ def prepare(config: Values) -> Job:
                 check_guidance(guidance, caption_dropout=scheme.caption_dropout)
         _warn_of_base(job, space)
     return job
+
+
+def _presets_of(config: Values, tokenizer: Tokenizer) -> dict[str, Values]:
+    """The presets that the stage trains. `bits` needs a likelihood of the tokens: native alone, and no latent's that is trained."""
+    if config["stage"] == "tokenizer" or (config["stage"] == "bits" and _trained_latents(tokenizer)):
+        return {}
+    found = _presets(config["generation"], codebooks=len(tokenizer.codebook_sizes))
+    return {"native": found["native"]} if config["stage"] == "bits" and "native" in found else found
+
+
+def _trained_latents(tokenizer: Tokenizer) -> bool:
+    """Whether the tokens are continuous and come out of a trained network: their rate is that of a fitted density."""
+    return not tokenizer.codebook_sizes and isinstance(tokenizer, nn.Module)
 
 
 def _warn_of_base(job: Job, space: TokenSpace) -> None:

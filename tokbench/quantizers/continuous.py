@@ -48,11 +48,19 @@ class GaussianLatent(nn.Module):
     def forward(self, z: Tensor) -> Quantized:
         """(B, N, D) latents to a sample in training, to the mean in evaluation; computed in float32."""
         with torch.autocast(device_type=z.device.type, enabled=False):
-            mean, logvar = self.moments(z.float()).chunk(2, dim=-1)
-            logvar = logvar.clamp(*LOGVAR_RANGE)
+            mean, logvar = self._moments(z)
             kl = (mean.square() + logvar.exp() - 1 - logvar).sum() / (2 * len(z))
             z_q = mean + (logvar / 2).exp() * torch.randn_like(mean) if self.training else mean
         return Quantized(z_q.to(z.dtype), None, {"kl_nats": kl})
+
+    def posterior(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (B, N, D) of latents z (B, N, D)."""
+        mean, logvar = self._moments(z)
+        return mean, (logvar / 2).exp()
+
+    def _moments(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        mean, logvar = self.moments(z.float()).chunk(2, dim=-1)
+        return mean, logvar.clamp(*LOGVAR_RANGE)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         """Refused: a continuous latent has no codes."""
