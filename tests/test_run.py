@@ -143,7 +143,7 @@ def test_the_report_names_a_corrupt_record_and_keeps_it(swept: tuple[Path, str],
         (["tokenizer._target_=no.such.Class"], "no.such.Class"),
         (["name=my run"], "name must be letters"),
         (["seed=-1"], "seed must be a whole number >= 0, got -1"),
-        (["stage=half"], "stage must be all or tokenizer, got 'half'"),
+        (["stage=half"], "stage must be one of all, bits, tokenizer, got 'half'"),
     ],
 )
 def test_bad_input_is_told_shortly(words: list[str], message: str, monkeypatch, capfd, tmp_path: Path) -> None:

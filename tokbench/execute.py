@@ -17,6 +17,7 @@ from tokbench import build
 from tokbench.environment import describe
 from tokbench.evaluate.baselines import evaluate_baselines
 from tokbench.evaluate.choices import evaluate_choices
+from tokbench.evaluate.code_length import codec_measures, evaluate_code_length, token_bits
 from tokbench.evaluate.coded import evaluate_backbone_coding, evaluate_tables
 from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_step_flops
 from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_likelihood, evaluate_understanding
@@ -86,6 +87,9 @@ def execute(job: Job) -> Path:
     metrics |= _tuning_measures(trials, metrics, steps=budget["tokenizer"]["steps"])
     if job.presets:
         others += _generation(job, tokenizer, reference, metrics, arrays)
+    if config["stage"] != "tokenizer":
+        with job.step("code length"):
+            _code_length(job, tokenizer, metrics, arrays)
     environment = describe(device) | reference.judges() | {"other_processes_cores": round(max(others), 3)}
     environment["checkout"] = checkout(Path(config["cache_dir"]))
     path = _write(job, metrics, arrays, environment)
@@ -137,7 +141,7 @@ def _generation(
         if preset["name"] in done:
             _repeat(metrics, arrays, done[preset["name"]], block)
             continue
-        others.append(_block(job, block, preset, tokenizer, space, tables, reference, metrics, arrays))
+        others += _block(job, block, preset, tokenizer, space, tables, reference, metrics, arrays)
         done[preset["name"]] = block
     rows = some(len(dataset.generation), PICTURED)
     arrays["sample_captions"] = np.array([dataset.generation.captions[i] for i in rows.tolist()])
@@ -159,7 +163,7 @@ def _block(
     reference: Reference,
     metrics: Measures,
     arrays: dict[str, np.ndarray],
-) -> float:
+) -> list[float]:
     dataset, sizes = job.dataset, _sizes(job.config["budget"]["evaluation"])
     with job.step(f"train {preset['name']}"):
         scheme, training = trained_scheme(job, preset, space, tables)
@@ -173,6 +177,11 @@ def _block(
         if by_position is not None:
             arrays[f"nll_by_position_{block}"] = _array(by_position)
         metrics |= evaluate_backbone_coding(block, scheme, space, held_out)
+        bits = token_bits(scheme, space, held_out, images=sizes.understanding, batch=sizes.batch)
+        if bits is not None:
+            arrays[f"token_bits_{block}"] = _array(bits)
+        if job.config["stage"] == "bits":
+            return []
         metrics |= evaluate_understanding(
             block, scheme, space, held_out, dataset.generation, dataset.class_names, sizes
         )
@@ -201,7 +210,27 @@ def _block(
             device=job.device,
         )
         metrics |= found
-    return others
+    return [others]
+
+
+def _code_length(job: Job, tokenizer: Tokenizer, metrics: Measures, arrays: dict[str, np.ndarray]) -> None:
+    """Adds the lossless code length, beside that of image codecs."""
+    table, evaluation = metrics.get("bits/table_bits_per_image"), job.config["budget"]["evaluation"]
+    tokens = arrays.get("token_bits_native", arrays.get("token_bits_common"))
+    found, total = evaluate_code_length(
+        tokenizer,
+        job.dataset,
+        tokens=None if tokens is None else torch.from_numpy(tokens),
+        table_bits=None if table is None else table.value,
+        lossless=not trainable(job.tokenizer()),
+        images=evaluation["understanding"],
+        steps=job.config["budget"]["judge"]["steps"],
+        batch=evaluation["batch"],
+        device=job.device,
+    )
+    metrics |= found | codec_measures(job.dataset)
+    if total is not None:
+        arrays["lossless_bits"] = _array(total)
 
 
 def _sizes(evaluation: Values) -> Sizes:

@@ -49,6 +49,7 @@ class Dataset:
     test: Split
     generation: Split
     skipped: int = 0  # unreadable files left out on request
+    entropy_bits: float | None = None  # of one image, where the process that draws them is known exactly
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -44,6 +44,10 @@ ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modu
     "tokbench.evaluate.robustness",
 )
 ON_DEMAND = {"tuning": "tokbench.tune", "shapes": "tokbench.evaluate.shapes"}  # the same, where that key is set
+CODED = (  # the same, of runs that measure code lengths: every stage but tokenizer
+    *("tokbench.information.residual", "tokbench.information.continuous", "tokbench.information.diffusion_bound"),
+    *("tokbench.information.lossless", "tokbench.information.image_lossless", "tokbench.evaluate.code_length"),
+)
 JUDGED = {  # the same, of runs on data with a known truth
     "tokbench.data.glyphs.load": (
         *("tokbench.judges_reader", "tokbench.evaluate.legibility", "tokbench.evaluate.choices"),
@@ -151,7 +155,7 @@ def prepare(config: Values) -> Job:
 
 
 def _presets_of(config: Values, tokenizer: Tokenizer) -> dict[str, Values]:
-    """The presets that the stage trains. `bits` needs a likelihood of the tokens: native alone, and no latent's that is trained."""
+    """The presets that the stage trains. `bits` needs a likelihood of the tokens: native alone, of no trained latents."""
     if config["stage"] == "tokenizer" or (config["stage"] == "bits" and _trained_latents(tokenizer)):
         return {}
     found = _presets(config["generation"], codebooks=len(tokenizer.codebook_sizes))
@@ -182,6 +186,7 @@ def _identify(job: Job, *, codebooks: int) -> None:
     nodes += [node for preset in presets for node in (preset["scheme"], preset["head"])]
     used = [room for key, room in ON_DEMAND.items() if job.config.get(key)]
     used += JUDGED.get(job.config["data"]["_target_"], ())
+    used += CODED if job.config["stage"] != "tokenizer" else ()
     job.versions = build.versions(nodes, (*rooms_of(job.config), *used))
     job.hash = build.run_hash(job.config, job.fingerprints, job.versions)
 

@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 SCHEMA_VERSION = 1
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a row, a data set, a budget: it goes into file names
 BLOCKS = ("common", "native")  # of generation: one like-for-like scheme, and each tokenizer's own
-BASELINE_ROWS = ("real", "mean_colour", "replayed_train", "colour_only")
+BASELINE_ROWS = ("real", "mean_colour", "replayed_train", "colour_only", "png", "webp", "jpeg_xl")
 
 _log = logging.getLogger(__name__)
 

@@ -28,7 +28,9 @@ def test_the_rate_is_the_divergence_to_a_gaussian_of_the_whole_image(own: bool) 
     for image in range(3):
         posterior = MultivariateNormal(z[image].double().flatten(), torch.diag(used[image].double().flatten() ** 2))
         expected = kl_divergence(posterior, prior)
-        assert code.kl_nats(z[image : image + 1], used[image : image + 1]).item() == pytest.approx(expected.item(), rel=1e-6)
+        assert code.kl_nats(z[image : image + 1], used[image : image + 1]).item() == pytest.approx(
+            expected.item(), rel=1e-6
+        )
 
 
 def test_large_images_share_one_covariance_of_channels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,9 +39,7 @@ def test_large_images_share_one_covariance_of_channels(monkeypatch: pytest.Monke
     code = GaussianCode(z)
     width = code.width(z)
     prior = MultivariateNormal(code.mean, code.covariance + torch.diag((2 * code.log_width.double()).exp()))
-    expected = kl_divergence(
-        MultivariateNormal(z[0].double(), torch.diag_embed(width[0].double() ** 2)), prior
-    ).sum()
+    expected = kl_divergence(MultivariateNormal(z[0].double(), torch.diag_embed(width[0].double() ** 2)), prior).sum()
     assert code.kl_nats(z[:1], width[:1]).item() == pytest.approx(expected.item(), rel=1e-6)
 
 

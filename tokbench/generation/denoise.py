@@ -6,7 +6,7 @@ T text bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Generator, Tensor, nn
@@ -124,6 +124,13 @@ class Denoise(nn.Module):
             generator=generator,
         )
         return finish(self.space, x, indices=False)
+
+    def denoiser(self, text: Tensor, lengths: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """x_0 (B, N, D) of x_t (B, N, D) at t (B,), both standardised, given captions (B, T) that are read once."""
+        tokens, starts = prompt(text, lengths)
+        cache, _ = self.backbone.prefill(tokens, starts, room=self.space.num_tokens)
+        turn = self.backbone.image_rotation(starts)
+        return lambda x, time: self.prediction.clean(self._predict(cache, turn, x, time), x, self.schedule(time))
 
     def _predict(self, cache: Cache, turn: Rotation, x: Tensor, time: Tensor) -> Tensor:
         """(B, N, D) predicted for x at time (B,); the cache is left as it was, holding the prompt."""

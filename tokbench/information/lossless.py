@@ -46,9 +46,9 @@ class LosslessCode(nn.Module):
         if not tokenizer.codebook_sizes:
             with torch.no_grad():
                 parts = [self.latents(to_float(part.to(device))) for part in images.split(batch)]
-            means, widths = (torch.cat([p[i] for p in parts]) if parts[0][i] is not None else None for i in (0, 1))
-            assert means is not None
-            self.code = GaussianCode(means, widths).to(device)
+            widths = [width for _, width in parts if width is not None]
+            means = torch.cat([mean for mean, _ in parts])
+            self.code = GaussianCode(means, torch.cat(widths) if widths else None).to(device)
 
     def latents(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) tokens of images in [-1, 1], and the widths of their own posterior where they have one."""
@@ -59,16 +59,20 @@ class LosslessCode(nn.Module):
 
     def forward(self, images: Tensor, generator: Generator) -> tuple[Tensor | None, Tensor]:
         """(B,) nats of the tokens, or None where they are codes, and (B,) nats of uint8 images given them."""
+        nats, decoded = self.decoded(images, generator)
+        return nats, self.residual.nats(images, decoded)
+
+    def decoded(self, images: Tensor, generator: Generator) -> tuple[Tensor | None, Tensor]:
+        """(B,) nats of the tokens, or None where they are codes, and what they decode to (B, 3, H, W)."""
         (tokenizer,) = self.tokenizer
         with torch.no_grad():
             z, widths = self.latents(to_float(images))
         if self.code is None:
             with torch.no_grad():
-                decoded = tokenizer.decode(z)
-            return None, self.residual.nats(images, decoded)
+                return None, tokenizer.decode(z)
         widths = self.code.width(z) if widths is None else widths
         noise = torch.randn(z.shape, generator=generator, device=z.device)
-        return self.code.kl_nats(z, widths), self.residual.nats(images, tokenizer.decode(z + widths * noise))
+        return self.code.kl_nats(z, widths), tokenizer.decode(z + widths * noise)
 
 
 def fit_code(
@@ -90,10 +94,14 @@ def fit_code(
     checks = {max(round(steps * (i + 1) / CHECKS), 1) for i in range(CHECKS)}
     best: tuple[float, dict[str, Any]] | None = None
     noise = torch.Generator(device).manual_seed(seed + 1)
+    first = train[:CHECKED].to(device)
+    code.residual.start(first, code.decoded(first, noise)[1])
     for step in track(range(steps), "lossless code", disable=not sys.stderr.isatty(), transient=True):
         rows = torch.randint(len(train), (BATCH,), generator=generator)
         tokens, residual = code(train[rows].to(device), noise)
-        loss = residual.mean() / train[0].numel() + (0.0 if tokens is None else tokens.mean().float() / train[0].numel())
+        loss = residual.mean() / train[0].numel() + (
+            0.0 if tokens is None else tokens.mean().float() / train[0].numel()
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

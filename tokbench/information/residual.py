@@ -14,7 +14,6 @@ from torch.nn import functional as F
 VERSION = 1
 WIDTH = 32
 HALF_BIN = 1 / 255  # of levels as numbers in [-1, 1]
-START_LOG_SCALE = math.log(0.05)
 LOG_SCALES = (-7.0, 3.0)  # narrower than a hundredth of a level, wider than all
 
 
@@ -22,8 +21,10 @@ class ResidualModel(nn.Module):
     """Three 3 x 3 convolutions read a reconstruction and give each sub-pixel's mean and scale.
 
     Colours are coded in the order red, green, blue: the mean of a later one moves with the errors of those before it, by
-    coefficients that the network gives too. Starts as the reconstruction itself with one scale.
+    coefficients that the network gives too. Starts as the reconstruction itself with a scale a colour.
     """
+
+    log_scale: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,14 +34,22 @@ class ResidualModel(nn.Module):
             nn.Conv2d(WIDTH, 9, 3, padding=1),
         )
         last = self.body[-1]
-        assert isinstance(last, nn.Conv2d) and last.bias is not None
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+        self.register_buffer("log_scale", torch.zeros(3))
+
+    @torch.no_grad()
+    def start(self, images: Tensor, decoded: Tensor) -> None:
+        """Take the scale of each colour from the mean absolute error of reconstructions: 2 log 2 scales of a logistic."""
+        error = (images.float() * (2 * HALF_BIN) - 1 - decoded.float()).abs().mean(dim=(0, 2, 3))
+        self.log_scale.copy_((error / (2 * math.log(2))).log().clamp(*LOG_SCALES))
 
     def nats(self, images: Tensor, decoded: Tensor) -> Tensor:
-        """(B,) nats of uint8 images (B, 3, H, W) given reconstructions (B, 3, H, W) in about [-1, 1]: a length that can be coded."""
+        """(B,) nats of uint8 images (B, 3, H, W) given reconstructions of them in about [-1, 1]: a length that can be coded."""
         shift, log_scale, mix = self.body(decoded).float().chunk(3, dim=1)
-        log_scale = (log_scale + START_LOG_SCALE).clamp(*LOG_SCALES)
+        log_scale = (log_scale + self.log_scale[:, None, None]).clamp(*LOG_SCALES)
         red, green, blue = (decoded.float() + shift).unbind(dim=1)
         x = images.float() * (2 * HALF_BIN) - 1
         green = green + mix[:, 0] * (x[:, 0] - red)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from tokbench.metrics import codes, features, images
 from tokbench.metrics.definition import Definition, group
 from tokbench.metrics.standard_cost import COST, TRAINING
+from tokbench.metrics.standard_information import INFORMATION
 from tokbench.metrics.standard_shapes import SHAPED
 from tokbench.metrics.standard_truth import LEGIBILITY, READING
 
@@ -182,4 +183,5 @@ STANDARD: Mapping[str, Definition] = (
     | TRAINING
     | LEGIBILITY
     | READING
+    | INFORMATION
 )

@@ -1,0 +1,111 @@
+"""One code length for every tokenizer, in bits a sub-pixel: its tokens and what they leave open, beside lossless codecs.
+
+n images of the generation split, the same for all; N tokens, D channels.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import log
+
+import torch
+from torch import Tensor
+
+from tokbench.evaluate.measures import Measures, in_batches, mean_of, measured, missing
+from tokbench.evaluate.reference import some
+from tokbench.evaluate.tokens import TokenTable
+from tokbench.generation.denoise import Denoise
+from tokbench.information.diffusion_bound import bound_nats
+from tokbench.information.image_lossless import CODECS, bits_per_subpixel
+from tokbench.information.lossless import fit_code, measure_code
+from tokbench.interfaces import Dataset, Scheme, Tokenizer, TokenSpace
+from tokbench.metrics.standard_information import BOUND_TIMES, CODEC_IMAGES
+
+VERSION = 1
+LEVEL_STEP = 2 / 255  # between levels, as numbers in [-1, 1]
+
+
+@torch.no_grad()
+def token_bits(scheme: Scheme, space: TokenSpace, table: TokenTable, *, images: int, batch: int) -> Tensor | None:
+    """(n,) bits of the tokens of each image under a trained scheme; None where it says nothing that a coder could use.
+
+    Exact over codes; over raw patches, which are levels, the variational bound of a denoiser.
+    """
+    rows = some(len(table), images)
+    generator = torch.Generator(table.z_q.device).manual_seed(0)
+
+    def nats(part: Tensor) -> Tensor:
+        own = table.batch(space, rows[part])
+        if isinstance(scheme, Denoise):
+            clean = scheme.denoiser(own.text, own.lengths)
+            step = (LEVEL_STEP / space.std).to(own.latents.device)
+            options = {"schedule": scheme.schedule, "times": BOUND_TIMES, "generator": generator}
+            return bound_nats(clean, own.latents, step, **options).cpu()
+        found = scheme.nll(own)
+        assert found is not None
+        return found.double().cpu()
+
+    if scheme.likelihood != "exact" and not (isinstance(scheme, Denoise) and not space.codebook_sizes):
+        return None
+    return in_batches(len(rows), batch, nats, what="token bits") / log(2)
+
+
+def evaluate_code_length(
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    *,
+    tokens: Tensor | None,
+    table_bits: float | None,
+    lossless: bool,
+    images: int,
+    steps: int,
+    batch: int,
+    device: torch.device,
+) -> tuple[Measures, Tensor | None]:
+    """Measures, and (n,) bits of each image in all, None without a model of the tokens.
+
+    `tokens`: (n,) bits of each image's tokens under a model; `table_bits`: of an image's under the training split's tables;
+    `lossless`: the tokens are the image, nothing is left open.
+    """
+    held_out = dataset.generation.images[some(len(dataset.generation), images)]
+    size = held_out[0].numel()
+    residual = torch.zeros(len(held_out), dtype=torch.float64)
+    if not lossless:
+        splits = {name: dataset.splits[name].images for name in ("train", "validation")}
+        code = fit_code(tokenizer, splits, steps=steps, batch=batch, seed=0, device=device)
+        found = measure_code(code, held_out, batch=batch, seed=0, device=device)
+        residual, tokens = found.residual, found.tokens if found.tokens is not None else tokens
+    at = "information/"
+    measures = {f"{at}residual_bits_per_subpixel": mean_of(f"{at}residual_bits_per_subpixel", residual / size)}
+    key = f"{at}table_lossless_bits_per_subpixel"
+    if table_bits is not None:
+        measures[key] = mean_of(key, (residual + table_bits) / size)
+    if tokens is None:
+        names = ("token_bits_per_subpixel", "lossless_bits_per_subpixel")
+        return measures | {at + name: missing(at + name, "no model of the tokens") for name in names}, None
+    total = tokens + residual
+    measures[f"{at}token_bits_per_subpixel"] = mean_of(f"{at}token_bits_per_subpixel", tokens / size)
+    measures[f"{at}lossless_bits_per_subpixel"] = mean_of(f"{at}lossless_bits_per_subpixel", total / size)
+    if dataset.entropy_bits is not None:
+        key = f"{at}above_entropy_bits_per_subpixel"
+        measures[key] = mean_of(key, (total - dataset.entropy_bits) / size)
+    return measures, total
+
+
+def codec_measures(dataset: Dataset) -> Measures:
+    """Bits a sub-pixel of lossless image codecs on images of the generation split; "NA" where a codec is not installed."""
+    return _codecs(dataset.generation.images)
+
+
+@lru_cache(maxsize=1)
+def _codecs(images: Tensor) -> Measures:
+    chosen = images[some(len(images), CODEC_IMAGES)]
+    measures: Measures = {}
+    for name, codec in CODECS.items():
+        for form, tiled in (("single", False), ("tiled", True)):
+            key = f"baseline/{name}/information/{form}_file_bits_per_subpixel"
+            try:
+                measures[key] = measured(key, bits_per_subpixel(codec, chosen, tiled=tiled), n=len(chosen))
+            except ModuleNotFoundError as error:
+                measures[key] = missing(key, str(error))
+    return measures
