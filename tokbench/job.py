@@ -22,7 +22,7 @@ from tokbench.backbone.sequence import check_text
 from tokbench.data.common import fingerprint, subset
 from tokbench.evaluate.reference import some
 from tokbench.evaluate.tokens import space_of
-from tokbench.generation.tokens import check_guidance
+from tokbench.generation.tokens import check_guidance, grouped
 from tokbench.interfaces import Dataset, Scheme, Tokenizer, TokenSpace
 from tokbench.records import NAME, find_record, record_file_name, write_whole
 from tokbench.tokenizers.check import check_tokenizer
@@ -107,7 +107,8 @@ class Job:
     def scheme(self, preset: Values, space: TokenSpace) -> Scheme:
         """The generation scheme as the seed draws it, on the device."""
         torch.manual_seed(self.config["seed"])
-        backbone = build.construct(self.config["backbone"], dim=space.dim, grid=space.shape)
+        dim, grid = grouped(space, preset["scheme"].get("patch", 1))
+        backbone = build.construct(self.config["backbone"], dim=dim, grid=grid)
         parts = [backbone]
         if preset["head"]:
             known = {"width": backbone.width, "dim": space.dim}

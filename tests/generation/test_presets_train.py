@@ -13,11 +13,13 @@ from tokbench.stages import trained_scheme
 FITTING = {
     "both": "fsq",
     "both_factorised": "fsq",
+    "causal_diffusion": "fsq",
     "causal_factorised": "rvq",
     "chameleon": "vq_tuned",
     "givt": "continuous_4",
     "givt_masked": "prequantized",
     "l2_control": "continuous_4",
+    "mar": "continuous_4",
     "pixel_ar": "pixels",
     "showo": "fsq",
     "su_patches": "patches",
@@ -56,6 +58,26 @@ def test_a_preset_trains_two_steps_and_samples(preset, tmp_path):
         assert scheme.caption_nll(tables["train"].batch(space, torch.arange(3))).shape == (3,)
 
 
+BRANCH = "+generation.scheme.branch={_target_:tokbench.generation.branches.%s,channels:8}"
+VARIANTS = [
+    ("+generation.scheme.patch=2", BRANCH % "UNet"),
+    ("+generation.scheme.patch=2", BRANCH % "Wide"),
+    ("+generation.scheme.noise_cap=0.5", "+generation.scheme.conditioning=adaln_zero"),
+    ("+generation.scheme.image_attention=causal",),
+]
+
+
+@pytest.mark.parametrize("words", VARIANTS, ids=str)
+def test_options_of_transfusion_come_from_the_command_line(words, tmp_path):
+    ready = prepared(tmp_path, "generation=transfusion", "quantizer=continuous_4", *words)
+    (chosen,) = ready.presets.values()
+    space = job.space_of(ready.tokenizer(), torch.zeros(4), torch.ones(4), size=16)
+    drawn = ready.scheme(chosen, space).sample(
+        *encode_text(["a cat"]), guidance=1.5, generator=torch.Generator().manual_seed(0)
+    )
+    assert drawn.z_q.shape == (1, 16, 4)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -84,6 +106,11 @@ def test_a_preset_trains_two_steps_and_samples(preset, tmp_path):
             ("generation=chameleon", "generation.scheme.order=zigzag"),
             "order must be one of raster, column, spiral, random",
         ),
+        (
+            ("generation=transfusion", "+generation.scheme.patch=3"),
+            r"patch must divide the tokenizer's grid, got patch 3 and",
+        ),
+        (("generation=mar", "generation.scheme.reveal=confident"), "needs a head with exact likelihood, got Diffusion"),
         (
             ("generation=transfusion", "generation.scheme.caption_dropout=0"),
             r"guidance must be 1 for a scheme trained with caption_dropout = 0, got 1.5",

@@ -84,7 +84,24 @@ class Block(nn.Module):
         self.feed = SwiGLU(width)
 
     def forward(
-        self, x: Tensor, turn: Rotation, mask: Tensor | None, causal: bool, cache: Cache | None, layer: int
+        self,
+        x: Tensor,
+        turn: Rotation,
+        mask: Tensor | None,
+        causal: bool,
+        cache: Cache | None,
+        layer: int,
+        modulation: Tensor | None = None,
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), turn, mask, causal, cache, layer)
-        return x + self.feed(self.feed_norm(x))
+        """(B, S, E). `modulation` (B, S, 6 E) holds, for attention and then SwiGLU, what is added to the input after its norm,
+        what scales it (1 + .) and what gates the branch (1 + .): adaLN (arXiv:2212.09748, 3.2), none where it is zero.
+        """
+        if modulation is None:
+            x = x + self.attention(self.attention_norm(x), turn, mask, causal, cache, layer)
+            return x + self.feed(self.feed_norm(x))
+        first, second = modulation.unflatten(-1, (2, 3, -1)).unbind(-3)
+        shift, scale, gate = first.unbind(-2)
+        h = (1 + scale) * self.attention_norm(x) + shift
+        x = x + (1 + gate) * self.attention(h, turn, mask, causal, cache, layer)
+        shift, scale, gate = second.unbind(-2)
+        return x + (1 + gate) * self.feed((1 + scale) * self.feed_norm(x) + shift)

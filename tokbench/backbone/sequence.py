@@ -2,8 +2,9 @@
 
 Text first:  BOS text BOI image EOI EOS    (generation)
 Image first: BOS BOI image EOI text EOS    (understanding)
-Text is bytes and four special tokens. Rows are ragged: each is contiguous from place 0 and padded on the right.
-B rows, T bytes of the longest caption, N image tokens, S = T + N + 4 places.
+Several images follow each other, each between BOI and EOI. Text is bytes and four special tokens. Rows are ragged: each is
+contiguous from place 0 and padded on the right.
+B rows, T bytes of the longest caption, M images, N tokens an image, S = T + M (N + 2) + 2 places.
 """
 
 from __future__ import annotations
@@ -53,44 +54,61 @@ class Sequences:
     tokens: Tensor  # (B, S) int64 text tokens; EOS in image places and in the padding
     targets: Tensor  # (B, S) int64: the text token that each place is trained to say next, or IGNORE
     image_first: Tensor  # (B,) bool
-    image_start: Tensor  # (B,) int64: place of the first image token
+    image_starts: Tensor  # (B, M) int64: place of the first token of each image
     num_image: int
 
     @property
+    def image_start(self) -> Tensor:
+        """(B,) int64: place of the first token of the first image."""
+        return self.image_starts[:, 0]
+
+    @property
     def image_places(self) -> Tensor:
-        """(B, N) int64."""
-        return self.image_start[:, None] + torch.arange(self.num_image, device=self.image_start.device)
+        """(B, M N) int64."""
+        return self.places_from(0)
+
+    def places_from(self, first: int) -> Tensor:
+        """(B, M (N - first)) int64: of each image, from its token `first` on; -1 is its BOI."""
+        index = torch.arange(first, self.num_image, device=self.image_starts.device)
+        return (self.image_starts[..., None] + index).flatten(1)
 
     @property
     def image_ids(self) -> Tensor:
-        """(B, S) int64: 1 at the places of the image, 0 elsewhere."""
-        index = torch.arange(self.tokens.shape[1], device=self.tokens.device) - self.image_start[:, None]
-        return ((index >= 0) & (index < self.num_image)).long()
+        """(B, S) int64: 1, 2, ... at the places of the first image, the second, ..., 0 elsewhere."""
+        return self.ids_from(0)
+
+    def ids_from(self, first: int) -> Tensor:
+        """(B, S) int64: as `image_ids`, each image from its token `first` on; -1 is its BOI."""
+        place = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        index = place[None, :, None] - self.image_starts[:, None]
+        number = torch.arange(1, index.shape[-1] + 1, device=place.device)
+        return (((index >= first) & (index < self.num_image)) * number).sum(dim=-1)
 
     @property
     def caption_targets(self) -> Tensor:
-        """(B, S): `targets` after the image alone; in an image-first row the caption's bytes and EOS."""
-        after = (
-            torch.arange(self.tokens.shape[1], device=self.tokens.device) >= self.image_start[:, None] + self.num_image
-        )
-        return self.targets.masked_fill(~after, IGNORE)
+        """(B, S): `targets` after the last image alone; in an image-first row the caption's bytes and EOS."""
+        place = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return self.targets.masked_fill(place < self.image_starts[:, -1:] + self.num_image, IGNORE)
 
 
-def arrange(text: Tensor, lengths: Tensor, image_first: Tensor, num_image: int) -> Sequences:
-    """Rows of bytes (B, T), lengths (B,) and image_first (B,) bool, laid out.
+def arrange(text: Tensor, lengths: Tensor, image_first: Tensor, num_image: int, *, images: int = 1) -> Sequences:
+    """Rows of bytes (B, T), lengths (B,) and image_first (B,) bool, laid out with so many images of num_image tokens each.
 
     Forced and so not trained: the first image token after BOI, EOI after the last image token.
     """
-    place = torch.arange(text.shape[1] + num_image + SPECIALS, device=text.device)[None]
-    image_start = torch.where(image_first, 2, lengths + 2)
-    index = place - torch.where(image_first, num_image + 3, 1)[:, None]
+    block = images * (num_image + 2)
+    place = torch.arange(text.shape[1] + block + 2, device=text.device)[None]
+    first = torch.where(image_first, 2, lengths + 2)
+    starts = first[:, None] + (num_image + 2) * torch.arange(images, device=text.device)
+    index = place - torch.where(image_first, block + 1, 1)[:, None]
     padded = torch.nn.functional.pad(text, (0, 1))  # so that T = 0 has a column to read
     letters = padded.gather(1, index.clamp(0, text.shape[1]))
     tokens = torch.where((index >= 0) & (index < lengths[:, None]), letters, EOS)
-    tokens = torch.where(place == image_start[:, None] - 1, BOI, tokens)
-    tokens = torch.where(place == image_start[:, None] + num_image, EOI, tokens)
+    tokens = tokens.scatter(1, starts - 1, BOI).scatter(1, starts + num_image, EOI)
     tokens[:, 0] = BOS
-    return Sequences(tokens, _targets(tokens, lengths, image_start, num_image), image_first, image_start, num_image)
+    return Sequences(
+        tokens, next_tokens(tokens, starts, num_image, lengths + block + 2), image_first, starts, num_image
+    )
 
 
 def draw_rows(
@@ -103,9 +121,10 @@ def draw_rows(
     return arrange(batch.text, lengths, first, num_image)
 
 
-def rows_of_one_kind(batch: TokenBatch, num_image: int, *, image_first: bool) -> Sequences:
+def rows_of_one_kind(batch: TokenBatch, num_image: int, *, image_first: bool, images: int = 1) -> Sequences:
     """Every row in the same order, with its caption: what is judged."""
-    return arrange(batch.text, batch.lengths, torch.full_like(batch.lengths, image_first, dtype=torch.bool), num_image)
+    order = torch.full_like(batch.lengths, image_first, dtype=torch.bool)
+    return arrange(batch.text, batch.lengths, order, num_image, images=images)
 
 
 def with_empty_captions(text: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,20 +150,20 @@ def attention_mask(image_ids: Tensor) -> Tensor:
     return (causal | same)[:, None]
 
 
-def ordered_mask(image_ids: Tensor, rank: Tensor) -> Tensor:
-    """(B, 1, S, S) bool: j <= i, and inside the one image rank[j] <= rank[i] instead, of when each token comes (N,)."""
-    index = (image_ids.cumsum(dim=1) - 1).clamp(min=0)
-    ranks = rank[index]
-    size = image_ids.shape[1]
-    causal = torch.ones(size, size, dtype=torch.bool, device=image_ids.device).tril()
-    inside = (image_ids[:, :, None] > 0) & (image_ids[:, None, :] > 0)
-    return torch.where(inside, ranks[:, None, :] <= ranks[:, :, None], causal)[:, None]
+def ordered_mask(rows: Sequences, rank: Tensor) -> Tensor:
+    """(B, 1, S, S) bool: j <= i, and inside an image rank[j] <= rank[i] instead, of when each of its tokens comes (N,)."""
+    ids = rows.image_ids
+    ranks = torch.zeros_like(ids).scatter(1, rows.image_places, rank.repeat(len(ids), rows.image_starts.shape[1]))
+    size = ids.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool, device=ids.device).tril()
+    same = (ids[:, :, None] == ids[:, None, :]) & (ids[:, :, None] > 0)
+    return torch.where(same, ranks[:, None, :] <= ranks[:, :, None], causal)[:, None]
 
 
-def _targets(tokens: Tensor, lengths: Tensor, image_start: Tensor, num_image: int) -> Tensor:
+def next_tokens(tokens: Tensor, starts: Tensor, num_image: int, ends: Tensor) -> Tensor:
+    """(B, S): what each place is trained to say next, IGNORE where the images at starts (B, M) force it or beyond ends (B,)."""
     following = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)[None]
-    index = following - image_start[:, None]
-    forced = (index >= 0) & (index <= num_image)
-    beyond = following >= (lengths + num_image + SPECIALS)[:, None]
+    index = following[..., None] - starts[:, None]
+    forced = ((index >= 0) & (index <= num_image)).any(dim=-1)
     shifted = torch.cat((tokens[:, 1:], tokens[:, :1]), dim=1)
-    return shifted.masked_fill(forced | beyond, IGNORE)
+    return shifted.masked_fill(forced | (following >= ends[:, None]), IGNORE)

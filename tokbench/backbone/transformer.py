@@ -5,6 +5,8 @@ B rows, S places, N image tokens, D channels a token, E width, P prompt places.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,7 @@ from tokbench.backbone.positions import Layout, Positions, Rotation, as_grid, le
 from tokbench.backbone.sequence import IGNORE, SPECIALS, VOCABULARY, Sequences, attention_mask
 
 VERSION = 1
+Modulation = Callable[[int], Tensor]  # layer to (B, S, 6 E), as in `Block`
 
 
 class Backbone(nn.Module):
@@ -71,11 +74,18 @@ class Backbone(nn.Module):
         nn.init.normal_(self.text_head.weight, std=0.02)
 
     def forward(
-        self, x: Tensor, turn: Rotation, *, mask: Tensor | None, causal: bool, cache: Cache | None = None
+        self,
+        x: Tensor,
+        turn: Rotation,
+        *,
+        mask: Tensor | None,
+        causal: bool,
+        cache: Cache | None = None,
+        modulation: Modulation | None = None,
     ) -> Tensor:
         """States (B, S, E) of embedded tokens (B, S, E), normalised. With a cache, x follows what it holds."""
         for layer, block in enumerate(self.blocks):
-            x = block(x, turn, mask, causal, cache, layer)
+            x = block(x, turn, mask, causal, cache, layer, modulation and modulation(layer))
         if cache is not None:
             cache.filled += x.shape[1]
         return self.norm(x)
@@ -89,12 +99,18 @@ class Backbone(nn.Module):
         mask = attention_mask(rows.image_ids) if bidirectional else None
         return self.read_embedded(rows, self.embed_image(latents, shift), mask=mask)
 
-    def read_embedded(self, rows: Sequences, image: Tensor, *, mask: Tensor | None) -> Tensor:
-        """States (B, S, E) of whole rows with their embedded images (B, N, E) under a mask (B, 1, S, S); None: causal."""
-        x = self.embed_text(rows.tokens, rows.image_start)
-        x = x.scatter(1, rows.image_places[..., None].expand_as(image), image.to(x.dtype))
-        turn = self.rotation(rows.image_start, x.shape[1])
-        return self(x, turn, mask=mask, causal=mask is None)
+    def read_embedded(
+        self, rows: Sequences, image: Tensor, *, mask: Tensor | None, modulation: Modulation | None = None
+    ) -> Tensor:
+        """States (B, S, E) of whole rows with embedded images (B, M N, E) under a mask (B, 1, S, S); None: causal.
+
+        `image` may hold each image's BOI too, before its tokens: (B, M (N + 1), E).
+        """
+        x = self.embed_text(rows.tokens, rows.image_starts)
+        places = rows.places_from(rows.num_image - image.shape[1] // rows.image_starts.shape[1])
+        x = x.scatter(1, places[..., None].expand_as(image), image.to(x.dtype))
+        turn = self.rotation(rows.image_starts, x.shape[1])
+        return self(x, turn, mask=mask, causal=mask is None, modulation=modulation)
 
     def prefill(self, tokens: Tensor, lengths: Tensor, *, room: int) -> tuple[Cache, Tensor]:
         """A cache that has read right-padded prompts (B, P), with `room` for more; each row's last state (B, E)."""
@@ -104,13 +120,28 @@ class Backbone(nn.Module):
         last = (lengths - 1)[:, None, None].expand(-1, 1, self.width)
         return cache, states.gather(1, last)[:, 0]
 
-    def extend(self, cache: Cache, x: Tensor, turn: Rotation) -> Tensor:
-        """States (B, S, E) of embedded tokens (B, S, E), added to the cache, that see each other and all in it."""
-        mask = None if cache.visible is None else cache.visible[..., : cache.filled + x.shape[1]]
-        return self(x, turn, mask=mask, causal=False, cache=cache)
+    def extend(
+        self,
+        cache: Cache,
+        x: Tensor,
+        turn: Rotation,
+        *,
+        inside: Tensor | None = None,
+        modulation: Modulation | None = None,
+    ) -> Tensor:
+        """States (B, S, E) of embedded tokens (B, S, E), added to the cache, that see all in it and each other.
+
+        `inside` (S, S) bool: which of each other they see; None: all.
+        """
+        size, mask = cache.filled + x.shape[1], cache.visible
+        mask = None if mask is None else mask[..., :size]
+        if inside is not None:
+            seen = F.pad(inside, (cache.filled, 0), value=True)[None, None]
+            mask = seen if mask is None else mask & seen
+        return self(x, turn, mask=mask, causal=False, cache=cache, modulation=modulation)
 
     def embed_text(self, tokens: Tensor, image_start: Tensor) -> Tensor:
-        """(B, S, E) of text tokens (B, S), whatever stands in the places of the image that starts at image_start (B,)."""
+        """(B, S, E) of text tokens (B, S), whatever stands in the places of the images that start at (B,) or (B, M)."""
         x = self.text(tokens)
         return x if self.learned is None else x + self.learned.text(self.places(image_start, tokens.shape[1]))
 
@@ -138,8 +169,9 @@ class Backbone(nn.Module):
         return self.text_nats(states, targets).sum() / (targets != IGNORE).sum().clamp(min=1)
 
     def places(self, image_start: Tensor, length: int) -> Tensor:
-        """Positions (B, S, 2) of rows of `length` places with one image of `grid` each, from image_start (B,) on."""
-        return self.layout(Layout(image_start[:, None], (self.grid,), length))
+        """Positions (B, S, 2) of rows of `length` places with images of `grid` that start at (B,), or at (B, M)."""
+        starts = image_start if image_start.ndim == 2 else image_start[:, None]
+        return self.layout(Layout(starts, (self.grid,) * starts.shape[1], length))
 
     def base_warning(self, *, text: int) -> str | None:
         """What is wrong with the base for rows of `text` bytes and an image; None where nothing is."""
@@ -149,13 +181,13 @@ class Backbone(nn.Module):
         return base_warning(self.base, head_dim=self.width // self.heads, length=farthest)
 
     def rotation(self, image_start: Tensor, length: int) -> Rotation:
-        """RoPE tables of rows of `length` places whose images start at image_start (B,)."""
+        """RoPE tables of rows of `length` places whose images start at image_start (B,), or at (B, M)."""
         return rotation(self._turning(image_start, length), self.width // self.heads, self.base)
 
-    def image_rotation(self, image_start: Tensor) -> Rotation:
-        """RoPE tables of the N image tokens alone, at each row's own positions."""
+    def image_rotation(self, image_start: Tensor, *, before: int = 0) -> Rotation:
+        """RoPE tables of `before` places and the N image tokens that follow them alone, at each row's own positions."""
         num_image = self.grid[0] * self.grid[1]
-        places = image_start[:, None] + torch.arange(num_image, device=image_start.device)
+        places = image_start[:, None] + torch.arange(-before, num_image, device=image_start.device)
         positions = self._turning(image_start, int(image_start.max()) + num_image)
         chosen = positions.gather(1, places[..., None].expand(-1, -1, 2))
         return rotation(chosen, self.width // self.heads, self.base)

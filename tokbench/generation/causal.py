@@ -17,14 +17,23 @@ from tokbench.backbone.sequence import (
     arrange,
     draw_rows,
     ordered_mask,
-    prompt,
     rows_of_one_kind,
     with_empty_captions,
 )
 from tokbench.backbone.transformer import Backbone
 from tokbench.diffusion import choose
 from tokbench.generation.orders import ORDERS
-from tokbench.generation.tokens import check_guidance, check_head, check_rows, finish, joined, log_volume, targets
+from tokbench.generation.prompts import Prompt, read_prompt
+from tokbench.generation.tokens import (
+    by_image,
+    check_guidance,
+    check_head,
+    check_rows,
+    finish,
+    joined,
+    log_volume,
+    targets,
+)
 from tokbench.interfaces import Head, Quantized, TokenBatch, TokenSpace
 
 VERSION = 1
@@ -110,10 +119,10 @@ class Causal(nn.Module):
         nats = self.head.loss(states.flatten(0, 1), targets(self.head, batch).flatten(0, 1), None)
         return nats.view(states.shape[:2])
 
-    @torch.no_grad()
     def caption_nll(self, batch: TokenBatch) -> Tensor:
-        """(B,) nats of the caption's bytes and EOS after the image, under the causal mask."""
-        rows = rows_of_one_kind(batch, self.space.num_tokens, image_first=True)
+        """(B,) nats of the caption's bytes and EOS after its images, under the causal mask."""
+        images = batch.latents.shape[1] // self.space.num_tokens
+        rows = rows_of_one_kind(batch, self.space.num_tokens, image_first=True, images=images)
         return self.backbone.text_nats(self._read(rows, batch.latents), rows.caption_targets).sum(dim=1)
 
     @torch.no_grad()
@@ -127,10 +136,26 @@ class Causal(nn.Module):
         unconditional half of the batch does not exist.
         """
         check_guidance(guidance, caption_dropout=self.caption_dropout)
-        guided = guidance != 1
-        rows = with_empty_captions(text, lengths) if guided else (text, lengths)
-        reader = (_Cached if use_cache else _Recomputed)(self, *rows)
-        state = reader.start()
+        if use_cache:
+            return self.paint(read_prompt(self.backbone, text, lengths, guidance=guidance), generator=generator)
+        rows = with_empty_captions(text, lengths) if guidance != 1 else (text, lengths)
+        return self._draw(_Recomputed(self, *rows), guidance, generator)
+
+    def paint(self, prompt: Prompt, *, generator: Generator) -> Quantized:
+        """The image after the prompt, whose cache is left as it was."""
+        slots = prompt.cache.filled
+        found = self._draw(_Cached(self, prompt), prompt.guidance, generator)
+        prompt.cache.filled = slots
+        return found
+
+    def remember(self, prompt: Prompt, z_q: Tensor) -> None:
+        """Adds the image (B, N, D) to the prompt's cache, for text to follow."""
+        rank = self.order.argsort()
+        x = self.embed(self.space.standardize(z_q))
+        self.backbone.extend(prompt.cache, x, prompt.image_turn, inside=rank[None] <= rank[:, None])
+
+    def _draw(self, reader: _Cached | _Recomputed, guidance: float, generator: Generator) -> Quantized:
+        guided, state = guidance != 1, reader.start()
         drawn: list[Quantized] = []
         for place in (None, *self.order[:-1].tolist()):
             if place is not None:
@@ -149,36 +174,34 @@ class Causal(nn.Module):
         return x if self.following is None else x + self.following[first : first + x.shape[1]]
 
     def _read(self, rows: Sequences, latents: Tensor) -> Tensor:
-        """States (B, S, E) of rows with the images (B, n, D), or the first n places of them."""
-        mask = None if self.following is None else ordered_mask(rows.image_ids, self.order.argsort())
-        return self.backbone.read_embedded(rows, self.embed(latents), mask=mask)
+        """States (B, S, E) of rows with the images (B, M n, D), n of the places of each."""
+        image = self.embed(by_image(latents, rows)).reshape(*latents.shape[:2], self.backbone.width)
+        mask = None if self.following is None else ordered_mask(rows, self.order.argsort()[: rows.num_image])
+        return self.backbone.read_embedded(rows, image, mask=mask)
 
     def _before_image(self, states: Tensor, rows: Sequences) -> Tensor:
-        """(B, N, E): the states that predict the image tokens, each that of the token before it, or of BOI."""
+        """(B, M N, E): the states that predict the image tokens, each that of the token before it, or of BOI."""
         order = self.order
         before = torch.cat((order.new_tensor([-1]), order[:-1]))[order.argsort()]  # the place drawn before; -1: BOI's
-        places = (rows.image_start[:, None] + before)[..., None].expand(-1, -1, states.shape[-1])
+        places = (rows.image_starts[..., None] + before).flatten(1)[..., None].expand(-1, -1, states.shape[-1])
         return states.gather(1, places)
 
 
 class _Cached:
     """Reads each token once."""
 
-    def __init__(self, scheme: Causal, text: Tensor, lengths: Tensor) -> None:
-        self.scheme, self.backbone = scheme, scheme.backbone
-        self.tokens, self.starts = prompt(text, lengths)
-        self.turn = self.backbone.image_rotation(self.starts)
+    def __init__(self, scheme: Causal, prompt: Prompt) -> None:
+        self.scheme, self.prompt, self.turn = scheme, prompt, prompt.image_turn
 
     def start(self) -> Tensor:
         """(B, E): the state of each prompt's BOI."""
-        room = self.turn[0].shape[2]
-        self.cache, state = self.backbone.prefill(self.tokens, self.starts, room=room)
-        return state
+        return self.prompt.state
 
     def step(self, latents: Tensor, place: int) -> Tensor:
         """(B, E): the state after one more image token (B, 1, D), that of `place`."""
         cos, sin = (part[:, :, place : place + 1] for part in self.turn)
-        return self.backbone.extend(self.cache, self.scheme.embed(latents, first=place), (cos, sin))[:, 0]
+        x = self.scheme.embed(latents, first=place)
+        return self.scheme.backbone.extend(self.prompt.cache, x, (cos, sin))[:, 0]
 
 
 class _Recomputed:

@@ -15,19 +15,11 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from tokbench.backbone.attention import Cache
-from tokbench.backbone.positions import Rotation
-from tokbench.backbone.sequence import (
-    Sequences,
-    attention_mask,
-    draw_rows,
-    prompt,
-    rows_of_one_kind,
-    with_empty_captions,
-)
+from tokbench.backbone.sequence import Sequences, attention_mask, draw_rows, rows_of_one_kind
 from tokbench.backbone.transformer import Backbone
 from tokbench.diffusion import choose
-from tokbench.generation.tokens import check_guidance, check_head, check_rows, finish, targets
+from tokbench.generation.prompts import Known, Prompt, read_prompt
+from tokbench.generation.tokens import by_image, check_guidance, check_head, check_rows, finish, restored, targets
 from tokbench.interfaces import Head, Quantized, TokenBatch, TokenSpace
 
 VERSION = 1
@@ -154,46 +146,51 @@ class Masked(nn.Module):
             total += self.space.num_tokens / counts * nats.sum(dim=1)
         return total / BOUND_DRAWS
 
-    @torch.no_grad()
     def caption_nll(self, batch: TokenBatch) -> Tensor:
-        """(B,) nats of the caption's bytes and EOS after the whole image, which sees itself both ways."""
-        rows = rows_of_one_kind(batch, self.space.num_tokens, image_first=True)
-        states = self._read(rows, batch.latents, torch.zeros(batch.latents.shape[:2], dtype=torch.bool))
+        """(B,) nats of the caption's bytes and EOS after its whole images, each of which sees itself both ways."""
+        images = batch.latents.shape[1] // self.space.num_tokens
+        rows = rows_of_one_kind(batch, self.space.num_tokens, image_first=True, images=images)
+        nothing = torch.zeros(batch.latents.shape[:2], dtype=torch.bool, device=batch.latents.device)
+        states = self._read(rows, batch.latents, nothing)
         return self.backbone.text_nats(states, rows.caption_targets).sum(dim=1)
 
     @torch.no_grad()
-    def sample(self, text: Tensor, lengths: Tensor, *, guidance: float, generator: Generator) -> Quantized:
+    def sample(
+        self, text: Tensor, lengths: Tensor, *, guidance: float, generator: Generator, known: Known | None = None
+    ) -> Quantized:
         """One image a caption (B, T): the caption is read once, then R passes over the image tokens.
 
         Confidence is log p given the caption, also where guidance draws. At guidance 1 the unconditional half of the batch
-        does not exist.
+        does not exist. Tokens that are `known` are there from the start: the rounds, R or as many as there are tokens
+        left, draw the others.
         """
         check_guidance(guidance, caption_dropout=self.caption_dropout)
-        guided = guidance != 1
-        tokens, starts = prompt(*(with_empty_captions(text, lengths) if guided else (text, lengths)))
-        cache, _ = self.backbone.prefill(tokens, starts, room=self.space.num_tokens)
-        turn = self.backbone.image_rotation(starts)
-        canvas = _Canvas(self.space, len(text), indices=self.head.reads == "indices", device=text.device)
-        order = self._noise(canvas.masked.shape, generator).argsort(dim=1)  # of drawing, where any token may come
-        for r, left in enumerate(still_masked(self.space.num_tokens, self.rounds), start=1):
-            states = self._states(cache, turn, canvas, copies=1 + guided)
-            places = self._candidates(canvas, order, left)
-            strength = self.guidance_at(guidance, 1 - left / self.space.num_tokens)
-            drawn, h = self._draw(states, places, guided, strength, generator)
-            if self.reveal == "confident":
-                noise = self.confidence_noise * (1 - r / self.rounds)
+        prompt = read_prompt(self.backbone, text, lengths, guidance=guidance)
+        return self.paint(prompt, generator=generator, known=known)
+
+    def paint(self, prompt: Prompt, *, generator: Generator, known: Known | None = None) -> Quantized:
+        """The image after the prompt, whose cache is left as it was."""
+        rows = len(prompt.boi) // (1 + prompt.guided)
+        canvas = _Canvas(self.space, rows, known, indices=self.head.reads == "indices", device=prompt.boi.device)
+        hidden = self._noise(canvas.masked.shape, generator).to(canvas.masked.device).masked_fill(~canvas.masked, 2)
+        order, total = hidden.argsort(dim=1), canvas.num_masked  # of drawing, where any token may come
+        rounds = min(self.rounds, total)
+        for r, left in enumerate(still_masked(total, rounds), start=1):
+            states = self._states(prompt, canvas)
+            everything = self.reveal == "confident"
+            places = canvas.masked_places if everything else order[:, total - canvas.num_masked : total - left]
+            guidance = self.guidance_at(prompt.guidance, 1 - left / self.space.num_tokens)
+            drawn, h = self._draw(states, places, prompt.guided, guidance, generator)
+            if everything:
+                noise = self.confidence_noise * (1 - r / rounds)
                 kept = self._most_confident(h, drawn, places.shape[1] - left, noise, generator)
-                places = places.gather(1, kept)
-                drawn = drawn[torch.arange(len(drawn), device=kept.device)[:, None], kept]
+                places, drawn = places.gather(1, kept), drawn[torch.arange(rows, device=kept.device)[:, None], kept]
             canvas.fill(places, drawn)
         return canvas.tokens()
 
-    def _candidates(self, canvas: _Canvas, order: Tensor, left: int) -> Tensor:
-        """(B, n) masked places to draw: all of them where the most confident will be kept, else those that are kept."""
-        total = self.space.num_tokens
-        if self.reveal == "confident":
-            return canvas.masked.nonzero()[:, 1].view(len(order), -1)
-        return order[:, total - int(canvas.masked[0].sum()) : total - left]
+    def remember(self, prompt: Prompt, z_q: Tensor) -> None:
+        """Adds the image (B, N, D) to the prompt's cache, for text to follow."""
+        self.backbone.extend(prompt.cache, self.backbone.embed_image(self.space.standardize(z_q)), prompt.image_turn)
 
     def _draw(
         self, states: Tensor, places: Tensor, guided: bool, guidance: float, generator: Generator
@@ -216,17 +213,18 @@ class Masked(nn.Module):
         gumbel = -(-self._noise(confidence.shape, generator).log()).log()
         return (confidence + noise * gumbel).topk(count, dim=1).indices
 
-    def _states(self, cache: Cache, turn: Rotation, canvas: _Canvas, *, copies: int) -> Tensor:
-        """(copies B, N, E) of the canvas; the cache is left as it was, holding the prompt."""
-        prompt_slots = cache.filled
-        x = self._embed(canvas.latents, canvas.masked).repeat(copies, 1, 1)
-        states = self.backbone.extend(cache, x, turn)
-        cache.filled = prompt_slots
+    def _states(self, prompt: Prompt, canvas: _Canvas) -> Tensor:
+        """(B, N, E) of the canvas after each prompt; the cache is left as it was."""
+        slots = prompt.cache.filled
+        x = self._embed(canvas.latents, canvas.masked).repeat(1 + prompt.guided, 1, 1)
+        states = self.backbone.extend(prompt.cache, x, prompt.image_turn)
+        prompt.cache.filled = slots
         return states
 
     def _read(self, rows: Sequences, latents: Tensor, masked: Tensor) -> Tensor:
-        mask = attention_mask(rows.image_ids)
-        return self.backbone.read_embedded(rows, self._embed(latents, masked), mask=mask)
+        """States (B, S, E) of rows with the images (B, M N, D), masked (B, M N)."""
+        image = self._embed(by_image(latents, rows), by_image(masked, rows)).reshape(*latents.shape[:2], -1)
+        return self.backbone.read_embedded(rows, image, mask=attention_mask(rows.image_ids))
 
     def _embed(self, latents: Tensor, masked: Tensor) -> Tensor:
         """(B, N, E): the tokens (B, N, D), or [MASK] where masked (B, N)."""
@@ -247,13 +245,30 @@ class Masked(nn.Module):
 class _Canvas:
     """The image so far: every place masked or holding a token."""
 
-    def __init__(self, space: TokenSpace, rows: int, *, indices: bool, device: torch.device) -> None:
+    def __init__(
+        self, space: TokenSpace, rows: int, known: Known | None, *, indices: bool, device: torch.device
+    ) -> None:
         self.space, self.of_indices = space, indices
         self.masked = torch.ones(rows, space.num_tokens, dtype=torch.bool, device=device)
         self.z_q = space.mean.to(device).expand(rows, space.num_tokens, space.dim).clone()
         stages = (len(space.codebook_sizes),) if len(space.codebook_sizes) > 1 else ()
         empty = torch.zeros(rows, space.num_tokens, *stages, dtype=torch.int64, device=device)
         self.indices = empty if space.codebook_sizes else None
+        if known is not None:
+            if len(set(known.keep.sum(dim=1).tolist())) > 1:
+                raise ValueError("keep must keep as many tokens in each row")
+            given = restored(Quantized(self.z_q, self.indices, {}), known)
+            self.z_q, self.indices, self.masked = given.z_q, given.indices, ~known.keep
+
+    @property
+    def num_masked(self) -> int:
+        """The same in each row."""
+        return int(self.masked[0].sum())
+
+    @property
+    def masked_places(self) -> Tensor:
+        """(B, n) int64, in raster order."""
+        return self.masked.nonzero()[:, 1].view(len(self.masked), -1)
 
     @property
     def latents(self) -> Tensor:

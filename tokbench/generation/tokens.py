@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokbench.backbone.sequence import Sequences
+from tokbench.generation.prompts import Known
 from tokbench.interfaces import Head, Quantized, TokenBatch, TokenSpace
 from tokbench.quantizers.nearest import nearest_code
 
@@ -49,6 +51,15 @@ def check_guidance(guidance: float, *, caption_dropout: float) -> None:
         raise ValueError(f"guidance must be 1 for a scheme trained with caption_dropout = 0, got {guidance}")
 
 
+def grouped(space: TokenSpace, patch: int) -> tuple[int, tuple[int, ...]]:
+    """Channels and shape of what a backbone reads where P x P of the tokenizer's tokens are one; ValueError if they cannot be."""
+    if patch == 1:
+        return space.dim, space.shape
+    if patch < 1 or len(space.shape) != 2 or space.shape[0] % patch or space.shape[1] % patch:
+        raise ValueError(f"patch must divide the tokenizer's grid, got patch {patch} and tokens of shape {space.shape}")
+    return space.dim * patch**2, (space.shape[0] // patch, space.shape[1] // patch)
+
+
 def targets(head: Head, batch: TokenBatch) -> Tensor:
     """What the head reads: (B, N) or (B, N, K) int64, or (B, N, D) latents."""
     if head.reads == "latents":
@@ -56,6 +67,12 @@ def targets(head: Head, batch: TokenBatch) -> Tensor:
     if batch.indices is None:
         raise ValueError(f"head {type(head).__name__} needs batch.indices, got None: the tokenizer is continuous")
     return batch.indices
+
+
+def by_image(tokens: Tensor, rows: Sequences) -> Tensor:
+    """(B M, n, ...) of the tokens (B, M n, ...) of M images a row."""
+    images = rows.image_starts.shape[1]
+    return tokens.reshape(len(tokens) * images, tokens.shape[1] // images, *tokens.shape[2:])
 
 
 def finish(space: TokenSpace, drawn: Tensor, *, indices: bool) -> Quantized:
@@ -82,6 +99,16 @@ def joined(parts: list[Quantized], order: Tensor) -> Quantized:
     z_q = torch.cat([part.z_q for part in parts], dim=1)[:, order]
     indices = [part.indices for part in parts if part.indices is not None]
     return Quantized(z_q, torch.cat(indices, dim=1)[:, order] if indices else None, {})
+
+
+def restored(found: Quantized, known: Known) -> Quantized:
+    """The tokens found, but those that are known exactly as they were given."""
+    z_q = torch.where(known.keep[..., None], known.z_q, found.z_q)
+    if found.indices is None:
+        return Quantized(z_q, None, {})
+    assert known.indices is not None
+    keep = known.keep if found.indices.ndim == 2 else known.keep[..., None]
+    return Quantized(z_q, torch.where(keep, known.indices, found.indices), {})
 
 
 def log_volume(space: TokenSpace) -> float:
