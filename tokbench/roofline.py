@@ -88,8 +88,8 @@ def _launch(work: Work, device: Device) -> float:
 def workload(scheme: Scheme, space: TokenSpace, *, prompt: int) -> dict[str, Work]:
     """The work of one image at guidance 1 after `prompt` slots: of its prompt, its image passes and its head (or adapters)."""
     assert isinstance(scheme, Causal | Masked | Denoise), f"no formula for {type(scheme).__name__}"
-    backbone, n = scheme.backbone, space.num_tokens
-    sizes = cost.Sizes(backbone.width, backbone.depth, space.dim)
+    backbone, n = scheme.backbone, scheme.num_places if isinstance(scheme, Denoise) else space.num_tokens
+    sizes = cost.Sizes(backbone.width, backbone.depth, backbone.dim)
     shape = {"prompt": prompt, "num_tokens": n}
     token = 2 * sizes.depth * sizes.width  # elements of one token's keys and values
     reading = cost.backbone_flops(sizes, prompt, prompt)
@@ -101,12 +101,37 @@ def workload(scheme: Scheme, space: TokenSpace, *, prompt: int) -> dict[str, Wor
         seen = passes * (prompt + n)
         if isinstance(scheme, Denoise):
             flops = cost.denoise_generation_flops(sizes, steps=passes, guided=False, **shape)
+            flops += passes * _options_flops(scheme, sizes, prompt)
         else:
             flops = cost.masked_generation_flops(sizes, rounds=passes, guided=False, **shape)
+    skip = 4 * sizes.width**2 * len(backbone.skips)  # of one token
+    reading, flops = (
+        reading + skip * prompt,
+        flops + skip * (prompt + (passes if isinstance(scheme, Causal) else passes * n)),
+    )
     parameters = cost.num_parameters(backbone.blocks)
     works = {"prompt": Work(1, reading, parameters, 0, sizes.depth)}
     works["image"] = Work(passes, flops - reading, parameters, token * seen, sizes.depth)
     return works if isinstance(scheme, Denoise) else works | {"head": _head_work(scheme, n)}
+
+
+def _options_flops(scheme: Denoise, sizes: cost.Sizes, prompt: int) -> int:
+    """What a pass of one image takes for BOI read again, adaLN and a branch, whose convolutions are counted."""
+    n = scheme.num_places
+    again = cost.backbone_flops(sizes, n + scheme.rereads_boi, prompt + n + scheme.rereads_boi)
+    flops = again - cost.backbone_flops(sizes, n, prompt + n) + 12 * sizes.width**2 * len(scheme.modulations)
+    branch = scheme.branch
+    if branch is None:
+        return flops
+    rows, columns = scheme.backbone.grid
+    made = scheme.output.weight.new_zeros
+    picture = made(1, sizes.dim // scheme.patch**2, rows * scheme.patch, columns * scheme.patch)
+
+    def both_ways() -> object:
+        _, memory = branch.encode(picture, made(1, sizes.width))
+        return branch.decode(made(1, sizes.width, rows, columns), memory)
+
+    return flops + cost.counted_flops(both_ways)
 
 
 def _head_work(scheme: Causal | Masked, num_tokens: int) -> Work:

@@ -126,3 +126,45 @@ def test_bfloat16_autocast_reads_and_caches(backbone):
     assert (rough - exact).abs().mean() < 0.05
     expected = exact.gather(1, rows.image_places[..., None].expand(-1, -1, 32))
     assert (states - expected).abs().mean() < 0.05
+
+
+def test_without_qk_norm_longer_inputs_attend_more_sharply_and_with_it_they_do_not():
+    from tokbench.backbone.attention import Attention
+    from tokbench.backbone.positions import rope1d, rotation, sequence
+
+    turn = rotation(rope1d(sequence(4)), 8, 100.0)
+    for normed in (True, False):
+        torch.manual_seed(0)
+        layer = Attention(16, 2, qk_norm=normed)
+        assert (layer.scale is None) != normed
+        x, big = torch.randn(1, 4, 16), nn.Linear(16, 48, bias=False)
+        big.weight.data = layer.qkv.weight.data.clone()
+        big.weight.data[:32] *= 3
+        plain = layer(x, turn, None, False, None, 0)
+        layer.qkv = big
+        assert torch.allclose(layer(x, turn, None, False, None, 0), plain, atol=1e-4) == normed
+
+
+def test_long_skips_start_as_none_and_read_the_mirrored_layer():
+    """U-ViT: with 5 layers, layer 3 reads what went into 1 and layer 4 what went into 0."""
+    options = {"dim": D, "width": 32, "depth": 5, "heads": 2, "grid": GRID, "positions": "rope_tv", "base": 100.0}
+    made = []
+    for skips in (False, True):
+        torch.manual_seed(0)
+        made.append(Backbone(**options, long_skips=skips).eval())
+        for parameter in made[-1].blocks.parameters():
+            nn.init.normal_(parameter, std=0.1) if parameter.ndim > 1 else None
+    made[0].load_state_dict(made[1].state_dict(), strict=False)
+    rows, latents = _rows(["ab"], [False])
+    plain, skipping = (backbone.read(rows, latents, bidirectional=False) for backbone in made)
+    assert torch.equal(plain, skipping)
+    seen = [[] for _ in range(5)]
+    for layer, block in enumerate(made[1].blocks):
+        block.register_forward_pre_hook(lambda _, args, own=seen[layer]: own.append(args[0]))
+    reads = []
+    for skip in made[1].skips:
+        skip.register_forward_pre_hook(lambda _, args: reads.append(args[0]))
+    made[1].read(rows, latents, bidirectional=False)
+    assert len(reads) == 2
+    assert torch.equal(reads[0][..., 32:], seen[1][0])
+    assert torch.equal(reads[1][..., 32:], seen[0][0])

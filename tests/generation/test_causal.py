@@ -3,10 +3,11 @@ import math
 import pytest
 import torch
 
-from tokbench.backbone.sequence import encode_text
+from tokbench.backbone.sequence import encode_text, rows_of_one_kind
 from tokbench.backbone.transformer import Backbone
 from tokbench.generation.causal import Causal
 from tokbench.heads.categorical import Categorical
+from tokbench.heads.factorised import Factorised
 from tokbench.interfaces import TokenBatch, TokenSpace
 
 GRID, N, D, V, WIDTH = (2, 3), 6, 2, 5, 32
@@ -25,7 +26,7 @@ def _batch(captions=CAPTIONS, seed=2):
     return TokenBatch(space.standardize(space.indices_to_codes(indices)), indices, text, lengths)
 
 
-def _scheme(*, order="raster", image_first=0.2, caption_dropout=0.1, temperature=1.0, noise=0.3):
+def _scheme(*, order="raster", image_first=0.2, caption_dropout=0.1, temperature=1.0, noise=0.3, **chameleon):
     torch.manual_seed(0)
     backbone = Backbone(dim=D, width=WIDTH, depth=2, heads=2, grid=GRID, positions="rope_tv", base=100.0)
     scheme = Causal(
@@ -37,6 +38,7 @@ def _scheme(*, order="raster", image_first=0.2, caption_dropout=0.1, temperature
         caption_dropout=caption_dropout,
         loss_weights={"text": 1.0, "image": 1.0},
         temperature=temperature,
+        **chameleon,
     )
     for parameter in scheme.parameters():
         if parameter.ndim > 1 and noise:
@@ -166,3 +168,52 @@ def test_the_caption_chooses_the_image():
         optimizer.step()
     assert loss < 0.05
     assert torch.equal(_sample(scheme, ["red", "a blue one", "green", "x"]).indices, batch.indices)
+
+
+def test_a_joint_vocabulary_is_one_softmax_and_z_its_squared_logarithm():
+    """By hand, place by place: 260 text tokens first, then the codes."""
+    batch, options = _batch(), {"image_first": 0.0, "caption_dropout": 0.0}
+    scheme = _scheme(joint_vocabulary=True, z_loss=1e-5, **options)
+    losses = scheme.loss(batch, torch.Generator().manual_seed(0))
+    assert scheme.loss_weights == {"text": 1.0, "image": 1.0, "z": 1e-5}
+    assert set(losses) == set(scheme.loss_weights)
+    rows = rows_of_one_kind(batch, N, image_first=False)
+    states = scheme.backbone.read(rows, batch.latents, bidirectional=False)
+    nats, squares = {"text": [], "image": []}, []
+    for row in range(len(batch.text)):
+        for place in range(rows.tokens.shape[1]):
+            logits = torch.cat((scheme.backbone.text_head(states[row, place]), scheme.head.logits(states[row, place])))
+            code = place + 1 - int(rows.image_start[row])
+            said = int(rows.targets[row, place])
+            if 0 <= code < N:
+                nats["image"].append(-logits.log_softmax(0)[260 + batch.indices[row, code]])
+            elif said >= 0:
+                nats["text"].append(-logits.log_softmax(0)[said])
+            else:
+                continue
+            squares.append(logits.logsumexp(0).square())
+    for name, values in {**nats, "z": squares}.items():
+        torch.testing.assert_close(losses[name], torch.stack(values).mean(), rtol=1e-4, atol=1e-4)
+
+
+def test_separate_vocabularies_with_z_keep_their_losses_and_samples():
+    batch, options = _batch(), {"image_first": 0.2, "caption_dropout": 0.1}
+    plain, with_z = _scheme(**options), _scheme(z_loss=1e-4, **options)
+    first, second = (s.loss(batch, torch.Generator().manual_seed(0)) for s in (plain, with_z))
+    torch.testing.assert_close({k: second[k] for k in first}, first)
+    assert second["z"] > 0
+    joint = _scheme(joint_vocabulary=True, **options)
+    assert torch.equal(_sample(joint).indices, _sample(plain).indices)
+    assert torch.equal(joint.nll(batch), plain.nll(batch))
+    with pytest.raises(ValueError, match="joint_vocabulary and z_loss need head Categorical, got Factorised"):
+        Causal(
+            _space(),
+            plain.backbone,
+            Factorised(width=WIDTH, codebook_sizes=(V,), top_p=1.0),
+            order="raster",
+            image_first=0.2,
+            caption_dropout=0.1,
+            loss_weights={},
+            temperature=1.0,
+            z_loss=1e-5,
+        )

@@ -59,3 +59,32 @@ def test_the_formula_is_what_is_counted(name):
     sizes = cost.Sizes(WIDTH, 2, D)
     assert allocated_cache(scheme, generate) == cost.kv_bytes(sizes, slots=PROMPT + N, rows=1, element_bytes=4)
     assert "prefill" not in vars(scheme.backbone)
+
+
+def test_the_formula_knows_the_options_of_denoise():
+    from functools import partial
+
+    from tokbench.generation.branches import UNet, Wide
+    from tokbench.generation.denoise import Denoise
+    from tokbench.generation.tokens import grouped
+
+    space = TokenSpace(GRID, D, (), torch.zeros(D), torch.ones(D), lambda indices: indices)
+    for options, skips in (
+        ({"patch": 2}, False),
+        ({"conditioning": "token"}, False),
+        ({"conditioning": "adaln_zero", "sampler": "heun"}, True),
+        ({"patch": 2, "branch": partial(UNet, channels=16), "conditioning": "token"}, False),
+        ({"patch": 4, "branch": partial(Wide, channels=16)}, True),
+    ):
+        dim, grid = grouped(space, options.get("patch", 1))
+        backbone = Backbone(
+            dim=dim, width=WIDTH, depth=2, heads=2, grid=grid, positions="rope_tv", base=1e4, long_skips=skips
+        )
+        rows = {"image_first": 0.2, "caption_dropout": 0.1, "loss_weights": {}}
+        given = {"schedule": "cosine", "prediction": "v", "steps": 3, "sampler": "ddim"} | rows | options
+        scheme = Denoise(space, backbone, **given).eval()
+        counted = cost.counted_flops(
+            lambda s=scheme: s.sample(*encode_text([CAPTION]), guidance=1.0, generator=torch.Generator().manual_seed(0))
+        )
+        works = workload(scheme, space, prompt=PROMPT)
+        assert counted == pytest.approx(sum(work.flops for work in works.values()), rel=0.02), options

@@ -50,14 +50,15 @@ class Cache:
 
 
 class Attention(nn.Module):
-    """Multi-head attention, no biases, with RoPE and RMS-normalised queries and keys (after arXiv:2302.05442)."""
+    """Multi-head attention, no biases, with RoPE and with RMS-normalised queries and keys or without (arXiv:2302.05442)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, qk_norm: bool = True) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.scale = nn.Parameter(torch.ones(2, 1, 1, 1, width // heads))  # of queries and of keys
+        scale = torch.ones(2, 1, 1, 1, width // heads)  # of queries and of keys
+        self.scale = nn.Parameter(scale) if qk_norm else None
 
     def forward(
         self, x: Tensor, turn: Rotation, mask: Tensor | None, causal: bool, cache: Cache | None, layer: int
@@ -65,7 +66,9 @@ class Attention(nn.Module):
         """(B, S, E); `mask` is True where a query may look."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, S, d)
         values = qkv[2]
-        queries_keys = F.rms_norm(qkv[:2], (qkv.shape[-1],)) * self.scale
+        queries_keys = qkv[:2]
+        if self.scale is not None:
+            queries_keys = F.rms_norm(queries_keys, (qkv.shape[-1],)) * self.scale
         queries, keys = rotate(queries_keys, turn).to(values.dtype)
         if cache is not None:
             keys, values = cache.append(layer, keys, values)
@@ -76,10 +79,10 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """x + attention(norm x), then x + SwiGLU(norm x)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, qk_norm: bool = True) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention = Attention(width, heads, qk_norm=qk_norm)
         self.feed_norm = nn.RMSNorm(width)
         self.feed = SwiGLU(width)
 

@@ -34,8 +34,14 @@ class Backbone(nn.Module):
         grid: tuple[int, ...],
         positions: str | Positions,
         base: float,
+        qk_norm: bool = True,
+        long_skips: bool = False,
     ) -> None:
         """`dim` D of a token, `grid` the tokenizer's shape, `positions` a layout (or its name), `base` of RoPE.
+
+        `qk_norm` False: the norm recipe without it (arXiv:2405.09818, 2.3 has it). `long_skips`: each layer of the second half
+        also reads what went into its mirror in the first, by a linear map of both (U-ViT, 2209.12152), which starts as if it
+        did not.
 
         `self.grid` may be set to another one after training: what is read and generated then has that shape.
         """
@@ -47,7 +53,7 @@ class Backbone(nn.Module):
         self.layout = resolve(positions)
         self.text = nn.Embedding(VOCABULARY, width)
         self.image_norm = nn.RMSNorm(width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, qk_norm=qk_norm) for _ in range(depth))
         self.norm = nn.RMSNorm(width)
         self.text_head = nn.Linear(width, VOCABULARY, bias=False)
         self._initialise()
@@ -58,6 +64,10 @@ class Backbone(nn.Module):
         self.num_colours = grid[2] if len(grid) == 3 else 1
         self.offset = nn.Embedding(self.num_colours, width) if dim == 1 else None
         self.learned = LearnedPositions(width, self.grid) if self.layout is learned else None
+        self.skips = nn.ModuleList(nn.Linear(2 * width, width, bias=False) for _ in range(depth // 2 * long_skips))
+        for skip in self.skips:
+            assert isinstance(skip, nn.Linear)
+            skip.weight.data.copy_(torch.eye(width, 2 * width))
 
     def _initialise(self) -> None:
         """Normal matrices of deviation 1/sqrt(fan in); residual branches start at zero, text logits near zero.
@@ -84,7 +94,12 @@ class Backbone(nn.Module):
         modulation: Modulation | None = None,
     ) -> Tensor:
         """States (B, S, E) of embedded tokens (B, S, E), normalised. With a cache, x follows what it holds."""
+        kept: list[Tensor] = []
         for layer, block in enumerate(self.blocks):
+            if layer < len(self.skips):
+                kept.append(x)
+            elif layer >= len(self.blocks) - len(self.skips):
+                x = self.skips[layer - len(self.blocks)](torch.cat((x, kept.pop()), dim=-1))
             x = block(x, turn, mask, causal, cache, layer, modulation and modulation(layer))
         if cache is not None:
             cache.filled += x.shape[1]

@@ -156,7 +156,9 @@ def allocated_cache(scheme: Scheme, generate: Callable[[], object]) -> int:
 def _cache_bytes(scheme: Scheme, space: TokenSpace, *, prompt: int) -> int:
     backbone = scheme.backbone  # type: ignore[attr-defined]
     sizes = cost.Sizes(backbone.width, backbone.depth, space.dim)
-    return cost.kv_bytes(sizes, slots=prompt + space.num_tokens, rows=1, element_bytes=FLOAT_BYTES)
+    again = int(getattr(scheme, "rereads_boi", False))
+    places = getattr(scheme, "num_places", space.num_tokens) + again
+    return cost.kv_bytes(sizes, slots=prompt + places, rows=1, element_bytes=FLOAT_BYTES)
 
 
 def _bound_seconds(found: Bounds, suffix: str) -> Timings:

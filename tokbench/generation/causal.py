@@ -7,12 +7,14 @@ B images, N tokens an image, D channels a token, K stages or groups a token, E w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from tokbench.backbone.sequence import (
+    IGNORE,
     Sequences,
     arrange,
     draw_rows,
@@ -34,6 +36,7 @@ from tokbench.generation.tokens import (
     log_volume,
     targets,
 )
+from tokbench.heads.categorical import Categorical
 from tokbench.interfaces import Head, Quantized, TokenBatch, TokenSpace
 
 VERSION = 1
@@ -58,16 +61,22 @@ class Causal(nn.Module):
         caption_dropout: float,
         loss_weights: Mapping[str, float],
         temperature: float,
+        joint_vocabulary: bool = False,
+        z_loss: float = 0.0,
     ) -> None:
         """`order` is a name of `orders`. Probabilities: `image_first` that a training row has its image before its caption,
         `caption_dropout` that one of the others loses its caption. `temperature` is of sampling, 0 for the likeliest index.
+        Chameleon's training (2.3): `joint_vocabulary`, one softmax over text and image tokens; `z_loss`, the weight of log^2 Z.
         """
         super().__init__()
         check_head("causal", space, head, temperature=temperature)
         check_rows(image_first=image_first, caption_dropout=caption_dropout)
         self.space, self.backbone, self.head = space, backbone, head
         self.image_first, self.caption_dropout, self.temperature = image_first, caption_dropout, temperature
-        self.loss_weights = dict(loss_weights)
+        self.loss_weights = {**loss_weights, **({"z": z_loss} if z_loss else {})}
+        self.joint_vocabulary = joint_vocabulary
+        if (joint_vocabulary or z_loss) and not isinstance(head, Categorical):
+            raise ValueError(f"joint_vocabulary and z_loss need head Categorical, got {type(head).__name__}")
         self._order = choose(ORDERS, order, "order")
         following = 0.02 * torch.randn(space.num_tokens, backbone.width) if order != "raster" else None
         self.following = None if following is None else nn.Parameter(following)
@@ -97,8 +106,28 @@ class Causal(nn.Module):
         )
         states = self._read(rows, batch.latents)
         target = targets(self.head, batch)
+        if self.joint_vocabulary or "z" in self.loss_weights:
+            return self._chameleon_loss(states, rows, target)
         image = self.head.loss(self._before_image(states, rows).flatten(0, 1), target.flatten(0, 1), generator)
         return {"text": self.backbone.text_loss(states, rows.targets), "image": image.mean()}
+
+    def _chameleon_loss(self, states: Tensor, rows: Sequences, target: Tensor) -> dict[str, Tensor]:
+        """As `loss`, with one softmax over both vocabularies, or log^2 Z of each of the two, or both."""
+        heads = (self.backbone.text_head, cast(Categorical, self.head).logits)
+        spoken = rows.targets != IGNORE
+        parts = (
+            (states[spoken], rows.targets[spoken]),
+            (self._before_image(states, rows).flatten(0, 1), target.flatten()),
+        )
+        terms, squares = [], []
+        for own, (h, said) in enumerate(parts):
+            used = heads if self.joint_vocabulary else heads[own : own + 1]
+            logits = torch.cat([head(h) for head in used], dim=-1).float()
+            offset = heads[0].out_features if self.joint_vocabulary and own else 0
+            terms.append(F.cross_entropy(logits, said + offset))
+            squares.append(logits.logsumexp(dim=-1).square())
+        losses = {"text": terms[0], "image": terms[1], "z": torch.cat(squares).mean()}
+        return {name: losses[name] for name in self.loss_weights}
 
     @torch.no_grad()
     def nll(self, batch: TokenBatch) -> Tensor | None:
