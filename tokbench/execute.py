@@ -22,6 +22,7 @@ from tokbench.evaluate.coded import evaluate_backbone_coding, evaluate_tables
 from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_step_flops
 from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_likelihood, evaluate_understanding
 from tokbench.evaluate.legibility import evaluate_legibility, legibility_baselines
+from tokbench.evaluate.maps import lost_maps
 from tokbench.evaluate.measures import Measures, measured
 from tokbench.evaluate.reference import Reference, some
 from tokbench.evaluate.robustness import evaluate_robustness
@@ -67,6 +68,8 @@ def execute(job: Job) -> Path:
         arrays |= {"psnr_db": _array(result.psnr_db.float()), "ssim": _array(result.ssim.float())}
         arrays |= {"groups": _array(job.dataset.test.groups)}
         arrays |= {"originals": _array(originals), "reconstructions": _array(result.images[pictured])}
+        lost = lost_maps(tokenizer, result, job.dataset.test)
+        arrays |= {name: _array(values) for name, values in lost.items()}
         if result.rarefaction is not None:
             tokens, usage = result.rarefaction
             arrays |= {"rarefaction_tokens": _array(tokens), "rarefaction_usage": _array(usage.float())}

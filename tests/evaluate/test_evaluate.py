@@ -7,11 +7,13 @@ import torch
 
 from tokbench.evaluate.baselines import evaluate_baselines
 from tokbench.evaluate.generation import Sizes, evaluate_understanding, sample_measures
+from tokbench.evaluate.maps import lost_maps
 from tokbench.evaluate.reference import Reference, mean_colour, some
 from tokbench.evaluate.tokenizer import evaluate_tokenizer
 from tokbench.evaluate.tokens import encode_split, token_space
 from tokbench.interfaces import Dataset, Split, TokenBatch
 from tokbench.judges import ColourClassifier
+from tokbench.metrics.maps import octave_bands
 from tokbench.metrics.standard import STANDARD
 from tokbench.quantizers.fsq import FiniteScalarQuantizer
 from tokbench.tokenizers.autoencoder import Autoencoder
@@ -63,6 +65,24 @@ def test_rarefaction_ends_at_the_usage_of_the_test_split(reference: Reference) -
     assert tokens[-1] == result.measures["bits/usage_tokens"].value
     assert curve[-1].item() == pytest.approx(result.measures["bits/usage"].value)
     assert evaluate_tokenizer(Patches(4), reference, batch=32, device=CPU).rarefaction is None
+
+
+def test_maps_of_what_is_lost_add_up_to_the_measures(reference: Reference) -> None:
+    torch.manual_seed(0)
+    tokenizer = Autoencoder(FiniteScalarQuantizer([5, 5]), width=8, factor=4, depth=1).eval()
+    result = evaluate_tokenizer(tokenizer, reference, batch=32, device=CPU)
+    found = lost_maps(tokenizer, result, reference.dataset.test)
+    error = result.images.double() - reference.dataset.test.images.double()
+    assert found["error_by_pixel"].mean().item() == pytest.approx(error.abs().mean().item(), rel=1e-5)
+    assert found["entropy_by_position"].shape == (4, 4)
+    assert found["entropy_by_position"].max() <= log2(25) + 1e-6
+    band = octave_bands(16, 16)[1]
+    share = torch.bincount(band.flatten()) / band.numel()
+    assert float(found["power_error"] @ share) == pytest.approx(error.square().mean().item(), rel=1e-4)
+    lossless = evaluate_tokenizer(Patches(4), reference, batch=32, device=CPU)
+    found = lost_maps(Patches(4), lossless, reference.dataset.test)
+    assert "entropy_by_position" not in found
+    assert found["power_error"].max() == found["error_by_pixel"].max() == 0
 
 
 def test_measures_do_not_depend_on_the_batch(reference: Reference) -> None:

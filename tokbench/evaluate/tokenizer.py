@@ -27,6 +27,7 @@ class TokenizerResult:
     psnr_db: Tensor  # (M,)
     ssim: Tensor  # (M,)
     images: Tensor  # (M, 3, H, W) uint8
+    indices: Tensor | None  # (M, N) or (M, N, K) int32; None where continuous
     rarefaction: tuple[Tensor, Tensor] | None  # (P,) int64 tokens and (P,) usage of so many; None where continuous
 
 
@@ -37,6 +38,7 @@ def evaluate_tokenizer(
     """Reconstruction and bits of a trained tokenizer in eval mode."""
     split = reference.dataset.test
     codes = CodeStatistics(tokenizer.codebook_sizes).to(device)
+    indices: list[Tensor] = []
 
     def reconstruct(rows: Tensor) -> Tensor:
         images = to_float(split.images[rows].to(device))
@@ -45,12 +47,15 @@ def evaluate_tokenizer(
         codes.update(
             latents if latents.shape == quantized.z_q.shape else quantized.z_q, quantized.z_q, quantized.indices
         )
+        if quantized.indices is not None:
+            indices.append(quantized.indices.int().cpu())
         return to_uint8(tokenizer.decode(quantized.z_q).float()).cpu()
 
     images = in_batches(len(split), batch, reconstruct, what="reconstruction")
     quality, measures = reconstruction_measures("", images, split, reference)
     measures |= _bits(tokenizer, codes, split)
-    return TokenizerResult(measures, *quality, images, codes.rarefaction() if tokenizer.codebook_sizes else None)
+    rarefaction = codes.rarefaction() if tokenizer.codebook_sizes else None
+    return TokenizerResult(measures, *quality, images, torch.cat(indices) if indices else None, rarefaction)
 
 
 def reconstruction_measures(

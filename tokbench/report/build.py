@@ -12,6 +12,7 @@ from tokbench.report.groups import Group, group_records
 from tokbench.report.headline import readme_block
 from tokbench.report.html import build_html
 from tokbench.report.legibility import draw_legibility
+from tokbench.report.lost import draw_lost
 from tokbench.report.page import render_page
 from tokbench.report.pictures import draw_pictures
 from tokbench.report.quantizers import PAGE, build_quantizers
@@ -69,7 +70,7 @@ def _command(record: RunRecord) -> str:
 
 def _build_group(view: View, results: Path) -> list[Path]:
     page, table = (results / f"{view.group.stem}.{ending}" for ending in ("md", "csv"))
-    pictures = draw_pictures(view, results) + draw_legibility(view, results)
+    pictures = draw_pictures(view, results) + draw_legibility(view, results) + draw_lost(view, results)
     write_whole(page, render_page(view, pictures).encode())
     write_whole(table, tidy(view.group.records).to_csv(index=False, lineterminator="\n").encode())
     return [page, table, *pictures]

@@ -11,6 +11,7 @@ from tokbench.report.definitions import definition
 from tokbench.report.differences import differences
 from tokbench.report.formatting import markdown_table
 from tokbench.report.layouts import SECTIONS, Section
+from tokbench.report.lost import NOTE
 from tokbench.report.pictures import left_out
 from tokbench.report.ranking import why_unranked
 from tokbench.report.tables import NOTHING, table
@@ -29,7 +30,11 @@ def render_page(view: View, pictures: Sequence[Path]) -> str:
     lines += ["## Pictures", ""] if pictures else []
     lines += [FEWER, ""] if pictures and left_out(view) else []
     for picture in pictures:
-        lines += [f"![{picture.stem}]({picture.name})", ""]
+        lines += [
+            f"![{picture.stem}]({picture.name})",
+            "",
+            *([NOTE, ""] if picture.stem.endswith("-lost-first") else []),
+        ]
     return "\n".join([*lines, "## How these were measured", "", *protocols(view), *versions(view)]) + "\n"
 
 
