@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -37,7 +38,8 @@ def draw_lost(view: View, folder: Path) -> list[Path]:
     height = PLOT + CELL * len(rows) + 0.5
     figure = Figure(figsize=(9.5, height), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[PLOT + 0.3, height - PLOT - 0.3])
+    halves = figure.add_gridspec(2, 1, height_ratios=[PLOT + 0.3, height - PLOT - 0.3])
+    upper, lower = (figure.add_subfigure(halves[place]) for place in (0, 1))
     upper.suptitle(f"{view.group.stem}: what is lost first{left_out(view)}", fontsize=9, weight="bold")
     upper.subplots_adjust(left=0.08, right=0.7, bottom=0.14, top=0.9)
     _draw_bands(upper.subplots(), rows)
@@ -80,7 +82,7 @@ def _draw_bands(axes: Axes, rows: Sequence[tuple[Row, Arrays]]) -> None:
     places = np.arange(len(ends))
     axes.plot(places, _decibels(rows[0][1]["power_originals"]), color="black", linestyle="--", label="originals")
     for place, (row, arrays) in enumerate(rows):
-        style = {"color": f"C{place % 10}", "linestyle": ("-", "-.", ":")[place // 10 % 3]}
+        style: dict[str, Any] = {"color": f"C{place % 10}", "linestyle": ("-", "-.", ":")[place // 10 % 3]}
         axes.plot(places, _decibels(arrays["power_error"]), label=row.label, linewidth=1.1, marker=".", **style)
     upper = [*(f"{end:.3g}" for end in ends[2:]), "0.71"]
     names = ["mean", *(f"{low:.3g} to\n{high}" for low, high in zip(ends[1:], upper, strict=True))]
