@@ -34,6 +34,7 @@ ORDER = (
         "judges_training",
         "judges",
         "judges_reader",
+        "judges_checker",
     ),
     *("environment", "evaluate", "report"),
     *("job", "stages", "tune", "execute", "run", "plan", "claims", "codec", "advise"),

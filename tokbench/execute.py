@@ -20,6 +20,7 @@ from tokbench.evaluate.choices import evaluate_choices
 from tokbench.evaluate.code_length import codec_measures, evaluate_code_length, token_bits
 from tokbench.evaluate.coded import evaluate_backbone_coding, evaluate_tables
 from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_step_flops
+from tokbench.evaluate.exactness import evaluate_exactness, exactness_baselines, source_bits
 from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_likelihood, evaluate_understanding
 from tokbench.evaluate.legibility import evaluate_legibility, legibility_baselines
 from tokbench.evaluate.maps import lost_maps
@@ -32,6 +33,7 @@ from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
 from tokbench.interfaces import Tokenizer, TokenSpace
 from tokbench.job import Job, Values, checkout, data_key, load_dataset
 from tokbench.judges import ColourClassifier, train_classifier
+from tokbench.judges_checker import train_checker
 from tokbench.judges_reader import train_reader
 from tokbench.metrics.images import to_float
 from tokbench.records import DataInfo, RunRecord, write_arrays, write_record
@@ -41,7 +43,7 @@ from tokbench.tune import Trial, tune
 
 VERSION = 1
 PICTURED = 16
-JUDGE_WIDTH, READER_WIDTH = 32, 16
+JUDGE_WIDTH, TRUTH_WIDTH = 32, 16
 CURVE_POINTS = 200
 
 
@@ -83,6 +85,13 @@ def execute(job: Job) -> Path:
             metrics |= legible
             arrays |= {name: _array(share) for name, share in shares.items()}
             arrays["words"] = np.array([job.dataset.test.captions[i] for i in pictured.tolist()])
+    if reference.checker is not None:
+        with job.step("scenes"):
+            truth = job.dataset.test.truth
+            assert truth is not None
+            exact, shown = evaluate_exactness("reconstruction/", result.images, truth, reference)
+            metrics |= exact | source_bits(job.dataset)
+            arrays["caption_shown"] = _array(shown)
     with job.step("robustness"):
         batch = budget["evaluation"]["batch"]
         metrics |= evaluate_robustness(tokenizer, job.dataset.test, batch=batch, device=device)
@@ -188,7 +197,7 @@ def _block(
         metrics |= evaluate_understanding(
             block, scheme, space, held_out, dataset.generation, dataset.class_names, sizes
         )
-        if reference.reader is not None:
+        if dataset.generation.truth is not None:
             many = {"images": sizes.understanding, "batch": sizes.batch}
             metrics |= evaluate_choices(block, scheme, space, held_out, dataset.generation, **many)
         found, samples = evaluate_generation(
@@ -248,7 +257,9 @@ def _reference(key: str, steps: int, cache: Path) -> Reference:
     options: dict[str, Any] = {"steps": steps, "seed": 0, "fingerprint": fingerprints["train"]}
     options |= {"cache": cache / "judges", "device": "cuda" if torch.cuda.is_available() else "cpu"}
     if "characters" in (dataset.train.truth or {}):
-        return Reference(dataset, None, None, reader=train_reader(*splits, width=READER_WIDTH, **options))
+        return Reference(dataset, None, None, reader=train_reader(*splits, width=TRUTH_WIDTH, **options))
+    if "relation" in (dataset.train.truth or {}):
+        return Reference(dataset, None, None, checker=train_checker(*splits, width=TRUTH_WIDTH, **options))
     if dataset.train.labels is None or len(dataset.class_names) < 2:
         return Reference(dataset, None, None)
     classifier = train_classifier(*splits, len(dataset.class_names), width=JUDGE_WIDTH, **options)
@@ -259,7 +270,9 @@ def _reference(key: str, steps: int, cache: Path) -> Reference:
 def _baselines(key: str, steps: int, cache: Path, samples: int) -> Measures:
     reference = _reference(key, steps, cache)
     measures = evaluate_baselines(reference, samples=samples)
-    return measures if reference.reader is None else measures | legibility_baselines(reference)
+    if reference.reader is not None:
+        measures |= legibility_baselines(reference)
+    return measures if reference.checker is None else measures | exactness_baselines(reference)
 
 
 def _tuning_measures(trials: Sequence[Trial], metrics: Measures, *, steps: int) -> Measures:

@@ -50,6 +50,7 @@ class Dataset:
     generation: Split
     skipped: int = 0  # unreadable files left out on request
     entropy_bits: float | None = None  # of one image, where the process that draws them is known exactly
+    caption_bits: float | None = None  # of those, what the caption tells
 
     @property
     def splits(self) -> dict[str, Split]:

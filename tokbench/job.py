@@ -49,9 +49,11 @@ CODED = (  # the same, of runs that measure code lengths: every stage but tokeni
     *("tokbench.information.lossless", "tokbench.information.image_lossless", "tokbench.evaluate.code_length"),
 )
 JUDGED = {  # the same, of runs on data with a known truth
-    "tokbench.data.glyphs.load": (
-        *("tokbench.judges_reader", "tokbench.evaluate.legibility", "tokbench.evaluate.choices"),
-    ),
+    f"tokbench.data.{name}.load": (f"tokbench.{judge}", f"tokbench.evaluate.{measure}", "tokbench.evaluate.choices")
+    for name, judge, measure in (
+        ("glyphs", "judges_reader", "legibility"),
+        ("scenes", "judges_checker", "exactness"),
+    )
 }
 LINE = "tokbench.tokenizers.line"  # the same, of runs whose tokens are a line
 

@@ -56,7 +56,15 @@ def load(*, size: int, length: int, num_train: int, num_validation: int, num_tes
         _split(*source, size=size, length=length, generator=Generator().manual_seed(3 * seed + place))
         for place, source in enumerate(sources)
     )
-    return Dataset("glyphs", True, (), train=train, validation=validation, test=test, generation=test)
+    return Dataset(
+        name="glyphs",
+        ranked=True,
+        class_names=(),
+        train=train,
+        validation=validation,
+        test=test,
+        generation=test,
+    )
 
 
 def text_bits(*, size: int, length: int) -> tuple[float, float]:

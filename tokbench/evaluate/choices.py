@@ -11,11 +11,12 @@ import torch
 from torch import Generator, Tensor
 
 from tokbench.backbone.sequence import encode_text
+from tokbench.data.scenes import swapped
 from tokbench.evaluate.measures import Measures, in_batches, mean_of
 from tokbench.evaluate.reference import some
 from tokbench.evaluate.tokens import TokenTable
 from tokbench.interfaces import Scheme, Split, TokenBatch, TokenSpace
-from tokbench.metrics.standard_truth import DISTRACTORS
+from tokbench.metrics.standard_truth import DISTRACTORS, SWAPPED
 
 VERSION = 1
 
@@ -24,16 +25,21 @@ VERSION = 1
 def evaluate_choices(
     block: str, scheme: Scheme, space: TokenSpace, table: TokenTable, split: Split, *, images: int, batch: int
 ) -> Measures:
-    """understanding/reading_accuracy of at most so many images of glyphs, whose tokens are `table`."""
+    """understanding/reading_accuracy (glyphs) or caption_exactness (scenes) of at most so many images, with tokens `table`."""
     rows = some(len(table), images)
-    key = f"{block}/understanding/reading_accuracy"
-    captions = [[split.captions[i], *others] for i, others in zip(rows.tolist(), distractors(split, rows), strict=True)]
+    assert split.truth is not None
+    if "characters" in split.truth:
+        name, wrong = "reading_accuracy", distractors(split, rows)
+    else:
+        name, wrong = "caption_exactness", [swapped(split, row, count=SWAPPED) for row in rows.tolist()]
+    key = f"{block}/understanding/{name}"
+    captions = [[split.captions[i], *others] for i, others in zip(rows.tolist(), wrong, strict=True)]
 
     def right(part: Tensor) -> Tensor:
         own = [captions[i] for i in part.tolist()]
         return chosen(scheme, table.batch(space, rows[part]), own) == 0
 
-    return {key: mean_of(key, in_batches(len(rows), batch, right, what=f"{block}: reading").double())}
+    return {key: mean_of(key, in_batches(len(rows), batch, right, what=f"{block}: choices").double())}
 
 
 def chosen(scheme: Scheme, batch: TokenBatch, captions: Sequence[Sequence[str]]) -> Tensor:

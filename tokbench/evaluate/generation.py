@@ -11,6 +11,8 @@ from rich.progress import track
 from torch import Tensor
 
 from tokbench.backbone.sequence import encode_text
+from tokbench.data.common import subset
+from tokbench.evaluate.exactness import evaluate_exactness
 from tokbench.evaluate.measures import Measures, in_batches, mean_of, measured, missing
 from tokbench.evaluate.reference import Reference, some
 from tokbench.evaluate.tokens import TokenTable
@@ -93,6 +95,10 @@ def evaluate_generation(
         images, rows = drawn[guidance]
         labels = dataset.generation.labels
         measures |= sample_measures(f"{block}/{group}/", images, None if labels is None else labels[rows], reference)
+        if reference.checker is not None:
+            truth = subset(dataset.generation, rows).truth
+            assert truth is not None
+            measures |= evaluate_exactness(f"{block}/{group}/", images, truth, reference)[0]
     return measures, images
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tokbench.interfaces import Dataset, Split
 from tokbench.judges import Classifier, ColourClassifier
+from tokbench.judges_checker import Checker
 from tokbench.judges_reader import Reader
 from tokbench.metrics.features import RandomFeatures
 from tokbench.metrics.standard import RANDOM_SEED
@@ -47,6 +48,7 @@ class Reference:
     classifier: Classifier | None  # None where the set has no classes
     colour: ColourClassifier | None
     reader: Reader | None = None  # of sets whose images show known strings
+    checker: Checker | None = None  # of sets whose images show known scenes
     _kept: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,6 +70,9 @@ class Reference:
         if self.reader is not None:
             found["reader_weights_sha256"] = self.reader.weights_sha256
             found["reader_validation_accuracy"] = round(self.reader.validation_accuracy, 4)
+        if self.checker is not None:
+            found["checker_weights_sha256"] = self.checker.weights_sha256
+            found["checker_validation_accuracy"] = round(self.checker.validation_accuracy, 4)
         return found
 
     def read(self, images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from tokbench.metrics.definition import Definition, group
 from tokbench.metrics.standard_cost import COST, TRAINING
 from tokbench.metrics.standard_information import INFORMATION
 from tokbench.metrics.standard_shapes import SHAPED
-from tokbench.metrics.standard_truth import LEGIBILITY, READING
+from tokbench.metrics.standard_truth import CHOICES, LEGIBILITY, SCENES
 
 VERSION = 1
 RANDOM_SEED = 0  # of random64's weights
@@ -182,6 +182,7 @@ STANDARD: Mapping[str, Definition] = (
     | COST
     | TRAINING
     | LEGIBILITY
-    | READING
+    | SCENES
+    | CHOICES
     | INFORMATION
 )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tokbench.data.glyphs import ALPHABET, BACKGROUNDS, FONT_SIZES
-from tokbench.metrics.definition import Direction, group
+from tokbench.metrics.definition import Definition, Direction, group
 
-READER_VERSION = CHOICES_VERSION = 1
-DISTRACTORS = 9  # wrong captions beside the right one
+READER_VERSION = CHECKER_VERSION = CHOICES_VERSION = 1
+DISTRACTORS, SWAPPED = 9, 5  # wrong captions beside the right one: of glyphs, of scenes
 _READER = (
     "a small network trained on the training split's originals (sha256 in the record), told where each character stands"
 )
@@ -34,12 +34,54 @@ _BY_BACKGROUND: dict[tuple[str, str, str, Direction], str] = {
     for name in BACKGROUNDS
 }
 LEGIBILITY = group("legibility", READER_VERSION, _WHOLE | _BY_SIZE | _BY_BACKGROUND)
-READING = group(
+_CHECKER = "the checker, a small network trained on the training split's originals (sha256 in the record)"
+_SHOWN = (
+    f"relation, both shapes and both colours, as named by {_CHECKER}; what no image shows it names too: see mean colour"
+)
+
+
+def _shown(name: str, version: int, of: str) -> dict[str, Definition]:
+    """Whether captions of scenes are shown."""
+    return group(
+        name,
+        version,
+        {
+            (
+                "caption_shown",
+                "caption shown",
+                "share",
+                "up",
+            ): f"share of {of} that agree with their caption in {_SHOWN}",
+            ("attributes_shown", "attributes shown", "share", "up"): f"mean share, over {of}, of {_SHOWN}",
+        },
+    )
+
+
+SCENES = (
+    _shown("reconstruction", CHECKER_VERSION, "reconstructions of the test split")
+    | _shown("generation", CHECKER_VERSION, "generated images")
+    | group(
+        "bits",
+        CHECKER_VERSION,
+        {
+            ("source_bits_per_image", "entropy of the set", "bits/image", None): (
+                "exact entropy of the process that draws the images, a sum of logarithms of its choices"
+            ),
+            ("source_bits_given_caption", "entropy given caption", "bits/image", None): (
+                "the same but for what the caption tells: no code of the images can be shorter"
+            ),
+        },
+    )
+)
+CHOICES = group(
     "understanding",
     CHOICES_VERSION,
     {
         ("reading_accuracy", "reading", "share", "up"): (
             f"share of images whose own string is likelier than {DISTRACTORS} strings of other images, as captions; chance: {1 / (DISTRACTORS + 1):g}"
-        )
+        ),
+        ("caption_exactness", "caption exactness", "share", "up"): (
+            f"share of scenes whose own caption is likelier than {SWAPPED} with objects, colours or shapes exchanged, the other relation, or another colour; chance: {1 / (SWAPPED + 1):.3f}"
+        ),
     },
 )

@@ -56,6 +56,8 @@ RECONSTRUCTION = Layout(
         Column("floor", "reconstruction/fd_classifier", floor, bare=True),
         Column("rFD random64", "reconstruction/fd_random64", value, rank="equal bits"),
         Column("floor", "reconstruction/fd_random64", floor, bare=True),
+        Column("caption shown", "reconstruction/caption_shown", value, rank="equal bits", array="caption_shown"),
+        Column("attributes shown", "reconstruction/attributes_shown", value),
     ),
     (_INTERVAL,),
 )
@@ -64,6 +66,7 @@ BITS = Layout(
     (
         Column("tokens", "bits/tokens", value),
         Column("D", "bits/dim", value),
+        Column("of the set", "bits/source_bits_per_image", value),
         Column("nominal", "bits/nominal_bits_per_image", value),
         Column("marginal", "bits/marginal_bits_per_image", value),
         Column("usage", "bits/usage", value),
@@ -133,6 +136,8 @@ def _generation(block: str, group: str) -> tuple[Column, ...]:
         Column("sliced W2", f"{at}/sliced_wasserstein", value, rank=rank),
         Column("nearest train", f"{at}/nearest_train_distance", value),
         Column("class agreement", f"{at}/class_agreement", value),
+        Column("caption shown", f"{at}/caption_shown", value, rank=rank),
+        Column("attributes shown", f"{at}/attributes_shown", value),
     )
 
 
@@ -143,6 +148,7 @@ def _understanding(block: str) -> tuple[Column, ...]:
         Column("caption accuracy", f"{at}/caption_accuracy", value, rank=rank),
         Column("caption", f"{at}/caption_bits_per_byte", value),
         Column("reading", f"{at}/reading_accuracy", value, rank=rank),
+        Column("exactness", f"{at}/caption_exactness", value, rank=rank),
     )
 
 

@@ -21,6 +21,7 @@ ARRAYS = {  # measures with a value an image
     "reconstruction/ssim": "ssim",
     "legibility/char_accuracy": "char_accuracy",
     "legibility/string_accuracy": "string_accuracy",
+    "reconstruction/caption_shown": "caption_shown",
 }
 Expected = Literal["above", "below", "not below", "no change"]
 DEFAULTS: Mapping[str, Any] = {  # of what the claims vary, where a side does not say
