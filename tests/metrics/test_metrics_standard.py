@@ -9,6 +9,7 @@ NO_ARROW = (
     "training/",
     "reconstruction/psnr_lost_",
     "shapes/image_bits",
+    *("information/token_bits", "information/residual_bits"),
     *("legibility/bits_per_glyph", "legibility/text_bits_per_glyph"),
     "cost/best_batch",
     *(f"generation/{name}" for name in ("model_bits", "guidance", "nearest_train_distance")),
