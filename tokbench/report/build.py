@@ -11,6 +11,8 @@ from tokbench.report.formatting import markdown_table
 from tokbench.report.groups import Group, group_records
 from tokbench.report.headline import readme_block
 from tokbench.report.html import build_html
+from tokbench.report.information import PAGE as INFORMATION
+from tokbench.report.information import build_information
 from tokbench.report.legibility import draw_legibility
 from tokbench.report.lost import draw_lost
 from tokbench.report.page import render_page
@@ -29,6 +31,7 @@ its arrays. Rows of different data, budgets or versions of what measured them ne
 
 
 QUANTIZERS = f"Quantizers over their codebook sizes, by the bits that their tokens carry: [{PAGE}]({PAGE})."
+INFORMED = f"One code length for every tokenizer, and the budget of bits: [{INFORMATION}]({INFORMATION})."
 VERDICTS = f"The published claims that this suite was built around, with verdicts: [{CLAIMS}]({CLAIMS})."
 BEGIN, END = "<!-- results: written by make tables -->", "<!-- end of results -->"
 
@@ -53,9 +56,10 @@ def build_report(results: Path) -> list[Path]:
     views = [View(group, runs) for group in groups]
     written = [_build_group(view, results) for view in views]
     compared, judged = build_quantizers(views, results), build_claims(views, results)
+    informed = build_information(views, results)
     index = results / "README.md"
-    write_whole(index, _index(groups, written, compared).encode())
-    paths = [index, *(path for paths in written for path in paths), *compared, *judged]
+    write_whole(index, _index(groups, written, compared, informed).encode())
+    paths = [index, *(path for paths in written for path in paths), *compared, *informed, *judged]
     pages = [path for path in paths if path.suffix == ".md"]
     return [*paths, build_html(pages, [record for group in groups for record in group.records], _command)]
 
@@ -76,7 +80,9 @@ def _build_group(view: View, results: Path) -> list[Path]:
     return [page, table, *pictures]
 
 
-def _index(groups: Sequence[Group], written: Sequence[Sequence[Path]], compared: Sequence[Path]) -> str:
+def _index(
+    groups: Sequence[Group], written: Sequence[Sequence[Path]], compared: Sequence[Path], informed: Sequence[Path]
+) -> str:
     lines = []
     for group, paths in zip(groups, written, strict=True):
         record = group.any_record
@@ -87,4 +93,5 @@ def _index(groups: Sequence[Group], written: Sequence[Sequence[Path]], compared:
         lines.append([page, record.budget, ", ".join(names) or "none", *counts, links])
     table = markdown_table(["page", "budget", "tokenizers", "runs", "failed", "ranked", "files"], lines, words=True)
     quantizers = ["", QUANTIZERS] if compared else []
-    return "\n".join([INDEX, *table, *quantizers, "", VERDICTS]) + "\n"
+    information = ["", INFORMED] if informed else []
+    return "\n".join([INDEX, *table, *quantizers, *information, "", VERDICTS]) + "\n"

@@ -28,6 +28,7 @@ _STYLES = {
     "share": Style("%", scale=100, decimals=1),
     "bits/image": Style("bits", decimals=0),
     "bits/pixel": Style("bits/pixel", decimals=3),
+    "bits/subpixel": Style("bits/sub-pixel", decimals=3),
     "s/image": Style("ms", scale=1e3),
     "bytes": Style("MiB", scale=2.0**-20),
     "FLOPs": Style("FLOPs", prefixed=True),

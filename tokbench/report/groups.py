@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from tokbench.records import RunRecord
 
+STAGES = ("tokenizer", "bits", "all")  # each measures what the one before it does, and more
 SEPARATE = ("seed", "stage")  # of a configuration: what does not make another row
 
 
@@ -118,9 +119,16 @@ def _superseded(failure: RunRecord, successes: Sequence[RunRecord]) -> bool:
 
 
 def _complete(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The records but for those that stopped after the tokenizer where the same run went on."""
-    whole = {(_identity(record), tuple(sorted(record.versions.items()))) for record in records if record.blocks}
-    return [r for r in records if r.blocks or (_identity(r), tuple(sorted(r.versions.items()))) not in whole]
+    """The records but for those of a run that another record, of a later stage and the same versions, took further."""
+    by_run: dict[tuple[str, int, str], list[RunRecord]] = defaultdict(list)
+    for record in records:
+        by_run[_identity(record)].append(record)
+    return [r for r in records if not any(_goes_on(other, r) for other in by_run[_identity(r)])]
+
+
+def _goes_on(later: RunRecord, record: RunRecord) -> bool:
+    further = STAGES.index(later.stage) > STAGES.index(record.stage)
+    return further and record.versions.items() <= later.versions.items()
 
 
 def group_records(records: Iterable[RunRecord]) -> list[Group]:

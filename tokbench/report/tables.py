@@ -15,9 +15,6 @@ BASELINE_LABELS = {
     "mean_colour": "*mean colour*",
     "replayed_train": "*training images replayed*",
     "colour_only": "*colour alone*",
-    "png": "*PNG*",
-    "webp": "*WebP, lossless*",
-    "jpeg_xl": "*JPEG XL, lossless*",
 }
 NOTHING = "No run of this group has these measures."
 FLOOR = (
