@@ -17,7 +17,7 @@ from tokbench.report.build import build_report
 from tokbench.report.catalogue import CATALOGUE
 from tokbench.report.claims import Claim, load_claims, render_claims, verdict
 from tokbench.report.groups import group_records
-from tokbench.report.rules import DEFAULTS, Finding, agrees, difference, expand
+from tokbench.report.rules import DEFAULTS, Finding, agrees, at_most, difference, expand
 from tokbench.report.view import View
 from tokbench.tokenizers.autoencoder import CAUSAL
 
@@ -185,3 +185,16 @@ def test_the_page_of_claims_has_all_forty_and_says_what_was_not_run(tmp_path: Pa
     assert "**supported** (4 of 4 comparisons agree)" in collapse
     assert any(line.startswith("| C6 ") and "not run: `make sweep EXPERIMENT=fsq_levels`" in line for line in lines)
     assert any(line.startswith("| C20 ") and "not run at this scale; needs" in line for line in lines)
+
+
+def test_a_measure_at_most_so_high_holds_in_every_seed_or_not_at_all(tmp_path: Path) -> None:
+    for name, shares in {"vq": [0.1, 0.2, 0.1], "fsq": [0.6, 0.7, 0.8], "lfq": [0.4, 0.5, 0.6]}.items():
+        for seed, value in enumerate(shares):
+            made = swept(name, 1000, seed)
+            kept = made.metrics | {"bits/usage": measure("bits/usage", value)}
+            file(swept(name, 1000, seed, metrics=kept), tmp_path)
+    (group,) = group_records(read_records(tmp_path / "runs"))
+    view = View(group, tmp_path / "runs")
+    found = at_most(view, "bits/usage", 0.05, sides=["vq", "fsq", "lfq", "gone"], level=0.5)
+    assert [finding and finding.agrees for finding in found] == [True, False, None, None]
+    assert found[3] is None

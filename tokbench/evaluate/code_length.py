@@ -85,6 +85,8 @@ def evaluate_code_length(
         return measures | {at + name: missing(at + name, "no model of the tokens") for name in names}, None
     total = tokens + residual
     measures[f"{at}token_bits_per_subpixel"] = mean_of(f"{at}token_bits_per_subpixel", tokens / size)
+    share = tokens.sum().item() / total.sum().item()
+    measures[f"{at}token_share"] = measured(f"{at}token_share", share, n=len(total))
     measures[f"{at}lossless_bits_per_subpixel"] = mean_of(f"{at}lossless_bits_per_subpixel", total / size)
     if dataset.entropy_bits is not None:
         key = f"{at}above_entropy_bits_per_subpixel"

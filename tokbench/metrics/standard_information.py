@@ -21,6 +21,9 @@ INFORMATION = group(
         ("lossless_bits_per_subpixel", "lossless total", "bits/subpixel", "down"): (
             f"tokens + left open: an upper bound on what the image holds; {_TOKENS}; {_RESIDUAL}; {_SPLIT}"
         ),
+        ("token_share", "carried", "share", None): (
+            f"tokens / lossless total, of images together; {_TOKENS}; {_RESIDUAL}; generation split"
+        ),
         ("table_lossless_bits_per_subpixel", "lossless, by tables", "bits/subpixel", "down"): (
             f"as the lossless total, but tokens by a range coder under tables of the training split; {_RESIDUAL}; {_SPLIT}"
         ),

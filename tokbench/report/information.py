@@ -37,6 +37,7 @@ ONE_LENGTH = Layout(
         Column("tokens", "information/token_bits_per_subpixel", value),
         Column("left open", "information/residual_bits_per_subpixel", value),
         Column("total", TOTAL, value),
+        Column("carried", "information/token_share", value),
         Column("by tables", "information/table_lossless_bits_per_subpixel", value),
         Column("above entropy", "information/above_entropy_bits_per_subpixel", value),
     ),

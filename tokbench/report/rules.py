@@ -165,6 +165,17 @@ def levels(
     ]
 
 
+def at_most(
+    view: View, measure: str, minimum_effect: float, *, sides: Sequence[str | Mapping[str, Any]], level: float
+) -> list[Finding | None]:
+    """Whether `measure` of each side stays below `level` by what counts in every seed."""
+    rows = [find_row(view, side) for side in sides]
+    most = level - minimum_effect
+    return [
+        None if row is None else _level(row, measure, level, f"below {level:g}", lambda v: v <= most) for row in rows
+    ]
+
+
 def collapse(view: View, measure: str, minimum_effect: float, *, has: str, needs: str) -> list[Finding | None]:
     """Whether `measure` has fallen from 1 by what counts in every seed of each row whose `has` is below its `needs`."""
     pairs = [(row, _value(row, has), _value(row, needs)) for row in view.rows]
@@ -194,4 +205,9 @@ def _value(row: Row, key: str) -> float | None:
     return None if summary is None else summary.mean
 
 
-RULES: Mapping[str, Callable[..., list[Finding | None]]] = {"signs": signs, "levels": levels, "collapse": collapse}
+RULES: Mapping[str, Callable[..., list[Finding | None]]] = {
+    "signs": signs,
+    "levels": levels,
+    "at_most": at_most,
+    "collapse": collapse,
+}

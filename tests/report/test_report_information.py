@@ -1,0 +1,61 @@
+"""The page of code lengths, from records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from report_factory import file, measure, record, swept
+
+from tokbench.records import RunRecord
+from tokbench.report.build import build_report
+
+KEYS = {
+    "information/token_bits_per_subpixel": 0.2,
+    "information/residual_bits_per_subpixel": 4.8,
+    "information/lossless_bits_per_subpixel": 5.0,
+}
+
+
+def coded(made: RunRecord, **more: float) -> RunRecord:
+    values = KEYS | {f"information/{key}": value for key, value in more.items()}
+    codecs = {"baseline/png/information/tiled_file_bits_per_subpixel": 5.6}
+    kept = made.metrics | {key: measure(key, value) for key, value in (values | codecs).items()}
+    pixel = {"bits/nominal_bits_per_pixel": measure("bits/nominal_bits_per_pixel", 640 / 1024)}
+    return made.model_copy(update={"metrics": kept | pixel})
+
+
+def page(folder: Path, *records: RunRecord) -> str:
+    for made in records:
+        file(made, folder)
+    build_report(folder)
+    return (folder / "information.md").read_text()
+
+
+def test_the_table_has_totals_codecs_and_the_budget(tmp_path: Path) -> None:
+    text = page(tmp_path, coded(swept("vq", 1024)))
+    assert "| png            |            NA (not measured) |                                 5.600 |" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| vq ") and "5.000" in line]
+    assert "0.200" in row
+    (budget,) = [line for line in text.splitlines() if line.startswith("| vq ") and "times too few" in line]
+    assert " 32 x 32 " in budget
+    assert "15,360" in budget  # 3 x 32 x 32 sub-pixels of 5 bits, less than PNG's
+    assert "SEED (arXiv:2307.08041)" in text
+
+
+def test_without_code_lengths_there_is_no_page(tmp_path: Path) -> None:
+    file(record("fsq"), tmp_path)
+    build_report(tmp_path)
+    assert not (tmp_path / "information.md").exists()
+    assert "information.md" not in (tmp_path / "README.md").read_text()
+
+
+def test_a_run_taken_further_replaces_the_one_that_stopped_and_shares_its_page(tmp_path: Path) -> None:
+    """Records of both stages make one row, and rows of either stage one page."""
+    short = swept("vq", 1024)
+    further = coded(short).model_copy(update={"stage": "bits", "hash": "abcdef01"})
+    further = further.model_copy(update={"versions": further.versions | {"information.lossless": 1}})
+    page(tmp_path, short, further, swept("fsq", 1024))
+    assert len(list(tmp_path.glob("cifar10-cpu*.md"))) == 1
+    text = (tmp_path / "cifar10-cpu.csv").read_text()
+    assert "abcdef01" in text
+    assert short.file_name not in text
