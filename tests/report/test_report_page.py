@@ -273,3 +273,17 @@ def test_the_command_says_that_there_is_nothing(tmp_path: Path, capsys: pytest.C
     assert main(["--results", str(tmp_path)]) == 2
     assert "no records in" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_mixed_protocols_stand_together_only_when_asked_and_never_rank(tmp_path: Path) -> None:
+    for seed in range(3):
+        for name, version in (("fsq", 1), ("vq", 2)):
+            file(record(name, seed, ranked=True, versions={"metrics.images": version}), tmp_path)
+    build_report(tmp_path)
+    assert not list(tmp_path.glob("*-mixed.md"))
+    build_report(tmp_path, mixed=True)
+    (page,) = tmp_path.glob("*-mixed.md")
+    text = page.read_text()
+    assert re.search(r"\| (vq|fsq)-[0-9a-f]{6} .*other protocol or data: [0-9a-f]{6}", text)
+    assert "**" not in "".join(tables(body(text, "Reconstruction"))[0])
+    assert "↑" not in text

@@ -17,8 +17,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 where there is no record to report."""
     parser = argparse.ArgumentParser(prog="python -m tokbench.report", description="Tables from run records.")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder with runs/ in it (default: %(default)s)")
-    results: Path = parser.parse_args(arguments).results
-    paths = build_report(results)
+    parser.add_argument(
+        "--allow-mixed",
+        action="store_true",
+        help="also pages that mix protocols or data, with a warning column, unranked",
+    )
+    given = parser.parse_args(arguments)
+    results: Path = given.results
+    paths = build_report(results, mixed=given.allow_mixed)
     if not paths:
         print(f"no records in {results / 'runs'}: run `python -m tokbench.run` or `make sweep` first", file=sys.stderr)
         return 2

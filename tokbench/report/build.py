@@ -46,22 +46,26 @@ def update_readme(readme: Path, results: Path) -> bool:
     return True
 
 
-def build_report(results: Path) -> list[Path]:
-    """The files written into results: each group's page, CSV and pictures, that of quantizers, the index; [] without records."""
+def build_report(results: Path, *, mixed: bool = False) -> list[Path]:
+    """The files written into results: each group's page, CSV and pictures, those that compare, the index; [] without records.
+
+    `mixed` adds pages where records of different protocols or data stand side by side, with a warning and unranked.
+    """
     results = Path(results)
     runs = results / "runs"
-    groups = group_records(read_records(runs)) if runs.is_dir() else []
+    groups = group_records(read_records(runs), mixed=mixed) if runs.is_dir() else []
     if not groups:
         return []
     views = [View(group, runs) for group in groups]
     written = [_build_group(view, results) for view in views]
-    compared, judged = build_quantizers(views, results), build_claims(views, results)
-    informed = build_information(views, results)
+    pure = [view for view in views if not view.group.warnings]
+    compared, judged = build_quantizers(pure, results), build_claims(pure, results)
+    informed = build_information(pure, results)
     index = results / "README.md"
     write_whole(index, _index(groups, written, compared, informed).encode())
     paths = [index, *(path for paths in written for path in paths), *compared, *informed, *judged]
     pages = [path for path in paths if path.suffix == ".md"]
-    return [*paths, build_html(pages, [record for group in groups for record in group.records], _command)]
+    return [*paths, build_html(pages, [record for view in pure for record in view.group.records], _command)]
 
 
 def _command(record: RunRecord) -> str:

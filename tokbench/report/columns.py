@@ -98,6 +98,11 @@ def seeds(view: View, row: Row, column: Column) -> str:
     return str(len(row.records))
 
 
+def warning(view: View, row: Row, column: Column) -> str:
+    """What sets a row of mixed records apart from the newest ones; a dash where nothing is mixed."""
+    return next((view.group.warnings[r.file_name] for r in row.records if r.file_name in view.group.warnings), EMPTY)
+
+
 def preset(view: View, row: Row, column: Column) -> str:
     """The name of the generation preset of the column's block."""
     names = [name for r in row.records for block, name in r.blocks.items() if block == parse_key(column.key).block]

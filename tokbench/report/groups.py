@@ -22,6 +22,7 @@ class Group:
     stem: str
     records: list[RunRecord] = field(default_factory=list)
     failed: list[RunRecord] = field(default_factory=list)
+    warnings: dict[str, str] = field(default_factory=dict)  # of a mixed group: record file to what sets it apart
 
     @property
     def any_record(self) -> RunRecord:
@@ -29,7 +30,7 @@ class Group:
 
     @property
     def ranked(self) -> bool:
-        return bool(self.records) and all(record.data.ranked for record in self.records)
+        return bool(self.records) and not self.warnings and all(record.data.ranked for record in self.records)
 
 
 def plain_stem(record: RunRecord) -> str:
@@ -131,8 +132,11 @@ def _goes_on(later: RunRecord, record: RunRecord) -> bool:
     return further and record.versions.items() <= later.versions.items()
 
 
-def group_records(records: Iterable[RunRecord]) -> list[Group]:
-    """The groups by stem; of several with one stem the newest keeps it, the others append a hash of what differs."""
+def group_records(records: Iterable[RunRecord], *, mixed: bool = False) -> list[Group]:
+    """The groups by stem; of several with one stem the newest keeps it, the others append a hash of what differs.
+
+    `mixed` adds one of all of them for each such stem: rows stay apart, carry a warning, and never rank.
+    """
     by_stem: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         by_stem[plain_stem(record)].append(record)
@@ -144,4 +148,18 @@ def group_records(records: Iterable[RunRecord]) -> list[Group]:
         failures = newest_first(record for record in members if record.status == "failed")
         found[0].failed = [record for record in failures if not _superseded(record, successes)]
         groups += found
+        if mixed and len(parts) > 1:
+            groups.append(_mixed(stem, parts))
     return groups
+
+
+def _mixed(stem: str, parts: Sequence[Sequence[RunRecord]]) -> Group:
+    """The records of all parts; those of all but the newest are named by the hash of what sets them apart."""
+    group = Group(f"{stem}-mixed")
+    for place, part in enumerate(parts):
+        apart = _digest(part)
+        for record in part:
+            shown = record if place == 0 else record.model_copy(update={"name": f"{record.name}-{apart}"})
+            group.records.append(shown)
+            group.warnings[shown.file_name] = "newest" if place == 0 else f"other protocol or data: {apart}"
+    return group

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokbench.data.glyphs import BACKGROUNDS, FONT_SIZES
-from tokbench.report.columns import Column, Peers, bound, flattened, floor, interval, preset, seeds, value
+from tokbench.report.columns import Column, Peers, bound, flattened, floor, interval, preset, seeds, value, warning
 from tokbench.report.view import View
 
 _INTERVAL = (
@@ -48,6 +48,7 @@ RECONSTRUCTION = Layout(
     "Reconstruction",
     (
         Column("seeds", "reconstruction/psnr_db", seeds, bare=True),
+        Column("warning", "reconstruction/psnr_db", warning, bare=True),
         Column("PSNR", "reconstruction/psnr_db", value, rank="equal bits", array="psnr_db"),
         Column("95 % interval", "reconstruction/psnr_db", interval, array="psnr_db", bare=True),
         Column("SSIM", "reconstruction/ssim", value, rank="equal bits", array="ssim"),
