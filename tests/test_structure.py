@@ -36,7 +36,7 @@ ORDER = (
         "judges_reader",
         "judges_checker",
     ),
-    *("environment", "evaluate", "report"),
+    *("environment", "evaluate", "report", "toys"),
     *("job", "stages", "tune", "execute", "run", "plan", "claims", "codec", "advise", "ocr"),
 )
 ONLY_IN = {
@@ -99,6 +99,8 @@ def test_every_module_that_makes_numbers_is_in_the_hash() -> None:
         "tokbench.tokenizers.",
         "tokbench.generation.",
         "tokbench.heads.",
+        "tokbench.toys.",
+        "tokbench.metrics.points",
     )
     named = {name for name in with_version if name.startswith(by_target)}
     judged = {name for names in JUDGED.values() for name in names}

@@ -10,6 +10,7 @@ NO_ARROW = (
     "reconstruction/psnr_lost_",
     "shapes/image_bits",
     *("information/token_bits", "information/residual_bits"),
+    *(f"toy/{name}" for name in ("parameters", "outside", "gradient")),
     *("legibility/bits_per_glyph", "legibility/text_bits_per_glyph"),
     "cost/best_batch",
     *(f"generation/{name}" for name in ("model_bits", "guidance", "nearest_train_distance")),

@@ -20,6 +20,7 @@ from tokbench.report.groups import group_records
 from tokbench.report.rules import DEFAULTS, Finding, agrees, at_most, difference, expand
 from tokbench.report.view import View
 from tokbench.tokenizers.autoencoder import CAUSAL
+from tokbench.toys.previous import ERRORS
 
 YES, NO, OPEN = (Finding("", "", "", "", "", 3, vote) for vote in (True, False, None))
 
@@ -161,6 +162,7 @@ def test_every_side_is_a_row_that_some_experiment_makes(claim: Claim) -> None:
         build.compose([f"experiments={path.stem}"])["name"] for path in (build.ROOT / "experiments").glob("*.yaml")
     }
     names |= {f"{name}-{layout}" for name in names for layout in CAUSAL}
+    names |= {*build.compose(["+toys=heads"])["toys"]["rows"], *ERRORS}
     for family in claim.verdict["pairs"]:
         for pair in expand(family):
             assert {pair["first"]["name"], pair["second"]["name"]} <= names

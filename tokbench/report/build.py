@@ -19,6 +19,8 @@ from tokbench.report.page import render_page
 from tokbench.report.pictures import draw_pictures
 from tokbench.report.quantizers import PAGE, build_quantizers
 from tokbench.report.tidy import tidy
+from tokbench.report.toys import PAGE as TOYS
+from tokbench.report.toys import build_toys, toy_views
 from tokbench.report.verdicts import PAGE as CLAIMS
 from tokbench.report.verdicts import build_claims
 from tokbench.report.view import View
@@ -33,6 +35,7 @@ its arrays. Rows of different data, budgets or versions of what measured them ne
 QUANTIZERS = f"Quantizers over their codebook sizes, by the bits that their tokens carry: [{PAGE}]({PAGE})."
 INFORMED = f"One code length for every tokenizer, and the budget of bits: [{INFORMATION}]({INFORMATION})."
 VERDICTS = f"The published claims that this suite was built around, with verdicts: [{CLAIMS}]({CLAIMS})."
+HEADS = f"What one image token's distribution can be, on densities that are known: [{TOYS}]({TOYS})."
 BEGIN, END = "<!-- results: written by make tables -->", "<!-- end of results -->"
 
 
@@ -54,16 +57,17 @@ def build_report(results: Path, *, mixed: bool = False) -> list[Path]:
     results = Path(results)
     runs = results / "runs"
     groups = group_records(read_records(runs), mixed=mixed) if runs.is_dir() else []
-    if not groups:
+    views, toys = [View(group, runs) for group in groups], toy_views(results)
+    if not groups and not toys:
         return []
-    views = [View(group, runs) for group in groups]
     written = [_build_group(view, results) for view in views]
     pure = [view for view in views if not view.group.warnings]
-    compared, judged = build_quantizers(pure, results), build_claims(pure, results)
-    informed = build_information(pure, results)
+    compared, judged = build_quantizers(pure, results), build_claims([*pure, *toys], results)
+    informed, heads = build_information(pure, results), build_toys(toys, results)
     index = results / "README.md"
-    write_whole(index, _index(groups, written, compared, informed).encode())
-    paths = [index, *(path for paths in written for path in paths), *compared, *informed, *judged]
+    others = [line for there, line in ((compared, QUANTIZERS), (informed, INFORMED), (heads, HEADS)) if there]
+    write_whole(index, _index(groups, written, [*others, VERDICTS]).encode())
+    paths = [index, *(path for paths in written for path in paths), *compared, *informed, *heads, *judged]
     pages = [path for path in paths if path.suffix == ".md"]
     return [*paths, build_html(pages, [record for view in pure for record in view.group.records], _command)]
 
@@ -84,9 +88,7 @@ def _build_group(view: View, results: Path) -> list[Path]:
     return [page, table, *pictures]
 
 
-def _index(
-    groups: Sequence[Group], written: Sequence[Sequence[Path]], compared: Sequence[Path], informed: Sequence[Path]
-) -> str:
+def _index(groups: Sequence[Group], written: Sequence[Sequence[Path]], others: Sequence[str]) -> str:
     lines = []
     for group, paths in zip(groups, written, strict=True):
         record = group.any_record
@@ -96,6 +98,4 @@ def _index(
         counts = [str(len(group.records)), str(len(group.failed)), "yes" if group.ranked else "no"]
         lines.append([page, record.budget, ", ".join(names) or "none", *counts, links])
     table = markdown_table(["page", "budget", "tokenizers", "runs", "failed", "ranked", "files"], lines, words=True)
-    quantizers = ["", QUANTIZERS] if compared else []
-    information = ["", INFORMED] if informed else []
-    return "\n".join([INDEX, *table, *quantizers, *information, "", VERDICTS]) + "\n"
+    return "\n".join([INDEX, *table, *(text for line in others for text in ("", line))]) + "\n"
