@@ -88,7 +88,7 @@ def test_roughness_is_the_integral_of_the_squared_slope():
 def test_draws_on_the_line_follow_the_distribution_function():
     a, count = coefficients(7, seed=1).to(torch.complex64), 5000
     channel = Channel(a.expand(count, -1), torch.full((count,), 0.5), torch.full((count,), 0.8))
-    y = channel.draw(torch.Generator().manual_seed(0)).sort().values.double()
+    y = channel.draw(1, torch.Generator().manual_seed(0))[0].sort().values.double()
     x = ((y - 0.5) / 0.8).tanh()
     expected = (1 - FLOOR) * distribution(autocorrelation(a.to(torch.complex128)), x) + FLOOR * (x + 1) / 2
     assert (expected - (torch.arange(count) + 0.5) / count).abs().max() < 1.8 / math.sqrt(count)

@@ -69,9 +69,9 @@ class Channel:
         p = (1 - FLOOR) * density(self.a, z.tanh()) + FLOOR / 2
         return p.log() + steepness - self.sigma.log()
 
-    def draw(self, generator: Generator) -> Tensor:
-        """(M,) by bisection of the distribution function."""
-        uniform = torch.rand(self.mu.shape, generator=generator, device=generator.device).to(self.mu)
+    def draw(self, count: int, generator: Generator) -> Tensor:
+        """(count, M) by bisection of the distribution function."""
+        uniform = torch.rand(count, len(self.mu), generator=generator, device=generator.device).to(self.mu)
         c, low, high = autocorrelation(self.a), -torch.ones_like(uniform), torch.ones_like(uniform)
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
@@ -137,8 +137,8 @@ class Fourier(nn.Module):
         def pick(parameters: Tensor, without: Tensor | None) -> Tensor:
             given = self.channel(parameters)
             if plain:
-                return given.draw(generator)
-            candidates = torch.stack([given.draw(generator) for _ in range(self.num_candidates)])
+                return given.draw(1, generator)[0]
+            candidates = given.draw(self.num_candidates, generator)
             own = wanted = given.log_density(candidates)
             if without is not None:
                 wanted = guidance * own + (1 - guidance) * self.channel(without).log_density(candidates)
