@@ -6,19 +6,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
 
+from tests.bench_generation import generation
 from tests.bench_quantizers import quantizers
-from tokbench.backbone.sequence import encode_text
-from tokbench.backbone.transformer import Backbone
-from tokbench.generation.causal import Causal
-from tokbench.heads.categorical import Categorical
-from tokbench.interfaces import TokenSpace
+from tests.bench_timing import line, seconds
 from tokbench.quantizers.fsq import FiniteScalarQuantizer
 from tokbench.records import read_records
 from tokbench.tokenizers.autoencoder import Autoencoder
@@ -26,16 +21,6 @@ from tokbench.train import fit
 
 STEPS = 60
 MEASURING = ("train", "judge", "cost", "reconstruction", "encode")
-
-
-def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-def line(what: str, measured: str, bar: str) -> None:
-    print(f"{what:<72} {measured:>24}   bar: {bar}", flush=True)
 
 
 def help_seconds() -> None:
@@ -81,32 +66,6 @@ def harness_step() -> None:
     line(f"training of {STEPS} steps: harness / bare loop", f"{statistics.median(ratios):.3f} x", "<= 1.05 x")
 
 
-def cached_sampling() -> None:
-    torch.manual_seed(0)
-    quantizer = FiniteScalarQuantizer([8, 5, 5, 5])
-    space = TokenSpace((16, 16), 4, (1000,), torch.zeros(4), torch.ones(4), quantizer.indices_to_codes)
-    backbone = Backbone(dim=4, width=256, depth=6, heads=4, grid=(16, 16), positions="rope_tv", base=1e4)
-    head = Categorical(width=256, codebook_sizes=(1000,), top_p=1.0)
-    weights = {"text": 1.0, "image": 1.0}
-    rows = {"image_first": 0.2, "caption_dropout": 0.1, "loss_weights": weights}
-    scheme = Causal(space, backbone, head, order="raster", temperature=1.0, **rows)  # type: ignore[arg-type]
-    scheme.eval()
-    for parameter in scheme.parameters():  # residual branches start at zero: give them something to compute
-        nn.init.normal_(parameter, std=0.05) if parameter.ndim == 2 else None
-    text, lengths = encode_text(["a cat"])
-
-    def draw(use_cache: bool) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        indices = scheme.sample(text, lengths, guidance=1.0, generator=generator, use_cache=use_cache).indices
-        assert indices is not None
-        return indices
-
-    same = torch.equal(draw(True), draw(False))
-    ratio = statistics.median(seconds(lambda: draw(False)) / seconds(lambda: draw(True)) for _ in range(3))
-    line("256 tokens, width 256, depth 6, batch 1: recomputing / KV cache", f"{ratio:.1f} x", ">= 5 x")
-    line("  the same tokens at the same seed", str(same), "True")
-
-
 def overhead() -> None:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tokbench.run", "budget=smoke", f"results_dir={folder}", f"cache_dir={folder}"]
@@ -120,6 +79,6 @@ if __name__ == "__main__":
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     help_seconds()
     harness_step()
-    cached_sampling()
+    generation()
     overhead()
     quantizers()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tokbench import build, cost
+from tokbench.backbone.decoding import Decoder
 from tokbench.backbone.sequence import encode_text
 from tokbench.backbone.transformer import Backbone
 from tokbench.evaluate.costs import allocated_cache
@@ -37,17 +38,21 @@ def scheme_of(preset, *, width=WIDTH):
     return build.construct(preset["scheme"], space, *parts).eval(), space
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_the_formula_is_what_is_counted(name):
-    scheme, space = scheme_of(PRESETS[name])
-    text, lengths = encode_text([CAPTION])
-    passes, forward = [], scheme.backbone.forward
-
+def counting(passes, call):
     def spy(*args, **options):
         passes.append(1)
-        return forward(*args, **options)
+        return call(*args, **options)
 
-    scheme.backbone.forward = spy
+    return spy
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_formula_is_what_is_counted(name, monkeypatch):
+    scheme, space = scheme_of(PRESETS[name])
+    text, lengths = encode_text([CAPTION])
+    passes = []
+    scheme.backbone.forward = counting(passes, scheme.backbone.forward)
+    monkeypatch.setattr(Decoder, "step", counting(passes, Decoder.step))
 
     def generate():
         return scheme.sample(text, lengths, guidance=1.0, generator=torch.Generator().manual_seed(0))

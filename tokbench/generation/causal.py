@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from tokbench.backbone.decoding import Decoder
 from tokbench.backbone.sequence import (
     IGNORE,
     Sequences,
@@ -221,6 +222,7 @@ class _Cached:
 
     def __init__(self, scheme: Causal, prompt: Prompt) -> None:
         self.scheme, self.prompt, self.turn = scheme, prompt, prompt.image_turn
+        self.decoder = Decoder(scheme.backbone, prompt.cache)
 
     def start(self) -> Tensor:
         """(B, E): the state of each prompt's BOI."""
@@ -229,8 +231,7 @@ class _Cached:
     def step(self, latents: Tensor, place: int) -> Tensor:
         """(B, E): the state after one more image token (B, 1, D), that of `place`."""
         cos, sin = (part[:, :, place : place + 1] for part in self.turn)
-        x = self.scheme.embed(latents, first=place)
-        return self.scheme.backbone.extend(self.prompt.cache, x, (cos, sin))[:, 0]
+        return self.decoder.step(self.scheme.embed(latents, first=place)[:, 0], (cos, sin))
 
 
 class _Recomputed:
