@@ -156,7 +156,12 @@ def test_an_older_run_of_the_same_configuration_is_not_mixed_in(tmp_path: Path) 
 
 def test_a_tokenizer_stage_gives_way_to_the_whole_run(tmp_path: Path) -> None:
     written = pages(tmp_path, record("fsq", stage="tokenizer", hash="aaaaaaaa"), record("fsq", hash="bbbbbbbb"))
-    assert {name for name in written if name.endswith(".md")} == {"README.md", "claims.md", "photos32-cpu.md"}
+    assert {name for name in written if name.endswith(".md")} == {
+        "README.md",
+        "claims.md",
+        "main.md",
+        "photos32-cpu.md",
+    }
     assert "aaaaaaaa" not in written["photos32-cpu.csv"]
 
 

@@ -51,7 +51,7 @@ def _newest(results: Path) -> list[View]:
 
 
 def _generates(view: View) -> bool:
-    return any(record.blocks for record in view.group.records)
+    return any(record.stage == "all" for record in view.group.records)
 
 
 def _link(view: View, folder: str) -> str:
