@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from tokbench import build
+from tokbench.data.kodak import read_kodak
 from tokbench.environment import describe
 from tokbench.evaluate.baselines import evaluate_baselines
 from tokbench.evaluate.choices import evaluate_choices
@@ -22,6 +23,7 @@ from tokbench.evaluate.coded import evaluate_backbone_coding, evaluate_tables
 from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_step_flops
 from tokbench.evaluate.exactness import evaluate_exactness, exactness_baselines, source_bits
 from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_likelihood, evaluate_understanding
+from tokbench.evaluate.kodak import Photographs, evaluate_photograph_bits, evaluate_photographs, tokenize
 from tokbench.evaluate.legibility import evaluate_legibility, legibility_baselines
 from tokbench.evaluate.maps import lost_maps
 from tokbench.evaluate.measures import Measures, measured
@@ -147,17 +149,35 @@ def _generation(
         tables = {n: encode_split(tokenizer, dataset.splits[n], batch=batch, device=job.device) for n in splits}
         space = token_space(tokenizer, tables["train"], size=dataset.train.images.shape[-1])
         metrics |= evaluate_tables(space, tables["train"], tables["generation"])
+    photographs = _photographs(job, tokenizer, space, tables["train"], metrics, arrays) if "rd" in job.config else None
     others: list[float] = []
     done: dict[str, str] = {}
     for block, preset in job.presets.items():
         if preset["name"] in done:
             _repeat(metrics, arrays, done[preset["name"]], block)
             continue
-        others += _block(job, block, preset, tokenizer, space, tables, reference, metrics, arrays)
+        others += _block(job, block, preset, tokenizer, space, tables, reference, metrics, arrays, photographs)
         done[preset["name"]] = block
     rows = some(len(dataset.generation), PICTURED)
     arrays["sample_captions"] = np.array([dataset.generation.captions[i] for i in rows.tolist()])
     return others
+
+
+def _photographs(
+    job: Job,
+    tokenizer: Tokenizer,
+    space: TokenSpace,
+    train: TokenTable,
+    metrics: Measures,
+    arrays: dict[str, np.ndarray],
+) -> Photographs:
+    batch, size = job.config["budget"]["evaluation"]["batch"], job.dataset.train.images.shape[-1]
+    with job.step("photographs"):
+        found = tokenize(tokenizer, read_kodak(job.config["rd"]["root"]), size=size, batch=batch, device=job.device)
+        measures, vectors = evaluate_photographs(tokenizer, found, space, train, batch=batch)
+    metrics |= measures
+    arrays |= vectors
+    return found
 
 
 def _repeat(metrics: Measures, arrays: dict[str, np.ndarray], source: str, block: str) -> None:
@@ -175,6 +195,7 @@ def _block(
     reference: Reference,
     metrics: Measures,
     arrays: dict[str, np.ndarray],
+    photographs: Photographs | None,
 ) -> list[float]:
     dataset, sizes = job.dataset, _sizes(job.config["budget"]["evaluation"])
     with job.step(f"train {preset['name']}"):
@@ -189,6 +210,10 @@ def _block(
         if by_position is not None:
             arrays[f"nll_by_position_{block}"] = _array(by_position)
         metrics |= evaluate_backbone_coding(block, scheme, space, held_out)
+        if photographs is not None:
+            measures, vectors = evaluate_photograph_bits(block, scheme, space, photographs, batch=sizes.batch)
+            metrics |= measures
+            arrays |= vectors
         bits = token_bits(scheme, space, held_out, images=sizes.understanding, batch=sizes.batch)
         if bits is not None:
             arrays[f"token_bits_{block}"] = _array(bits)

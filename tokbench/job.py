@@ -20,6 +20,7 @@ from torch import nn
 from tokbench import build
 from tokbench.backbone.sequence import check_text
 from tokbench.data.common import fingerprint, subset
+from tokbench.data.kodak import kodak_paths
 from tokbench.evaluate.reference import some
 from tokbench.evaluate.tokens import space_of
 from tokbench.generation.tokens import check_guidance, grouped
@@ -43,7 +44,11 @@ ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modu
     *("tokbench.evaluate.costs", "tokbench.evaluate.tokens", "tokbench.evaluate.reference"),
     "tokbench.evaluate.robustness",
 )
-ON_DEMAND = {"tuning": "tokbench.tune", "shapes": "tokbench.evaluate.shapes"}  # the same, where that key is set
+ON_DEMAND = {
+    "tuning": "tokbench.tune",
+    "shapes": "tokbench.evaluate.shapes",
+    "rd": "tokbench.evaluate.kodak",
+}  # the same, where that key is set
 CODED = (  # the same, of runs that measure code lengths: every stage but tokenizer
     *("tokbench.information.residual", "tokbench.information.continuous", "tokbench.information.diffusion_bound"),
     *("tokbench.information.lossless", "tokbench.information.image_lossless", "tokbench.evaluate.code_length"),
@@ -130,6 +135,10 @@ def prepare(config: Values) -> Job:
         raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {config['name']!r}")
     if not isinstance(config["seed"], int) or config["seed"] < 0:
         raise ValueError(f"seed must be a whole number >= 0, got {config['seed']!r}")
+    if "rd" in config:
+        if config["stage"] == "tokenizer":
+            raise ValueError("rd=kodak measures model bits, which stage=tokenizer has none of; use another stage")
+        kodak_paths(config["rd"]["root"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset, fingerprints = load_dataset(data_key(config))
     job = Job(config, device, dataset, fingerprints, {}, "", {})

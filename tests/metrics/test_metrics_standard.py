@@ -5,6 +5,7 @@ from tokbench.metrics.codes import CodeStatistics
 from tokbench.metrics.standard import STANDARD
 
 NO_ARROW = (
+    *(f"kodak/{bits}_bpp" for bits in ("nominal", "table", "model")),
     "bits/",
     "training/",
     "reconstruction/psnr_lost_",

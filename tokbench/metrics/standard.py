@@ -23,7 +23,7 @@ SLICES, SLICES_SEED = 128, 0
 FLIP_SHARES = {1: 0.01, 10: 0.1}  # percent to share of the tokens replaced
 FLIP_IMAGES, FLIP_SEED = 1000, 0
 CODED_IMAGES = 16  # coded with the backbone
-UNDERSTANDING_VERSION = CODED_VERSION = LIKELIHOOD_VERSION = ROBUSTNESS_VERSION = 1
+UNDERSTANDING_VERSION = KODAK_VERSION = CODED_VERSION = LIKELIHOOD_VERSION = ROBUSTNESS_VERSION = 1
 
 _FRECHET = "Fréchet distance in float64; NA where images <= features"
 _CLASSIFIER = "64 features of a small classifier trained on the training split's originals (sha256 in the record)"
@@ -133,6 +133,27 @@ _CODED = group(
         ),
     },
 )
+_TILED = "24 Kodak photographs in tiles of the training size"
+_KODAK = group(
+    "kodak",
+    KODAK_VERSION,
+    {
+        ("psnr_db", "Kodak PSNR", "dB", "up"): f"{_TILED}: mean of PSNR of the photographs put together, 8-bit RGB",
+        (
+            "ssim",
+            "Kodak SSIM",
+            "",
+            "up",
+        ): f"{_TILED}: mean of SSIM of the photographs put together, as reconstruction/ssim",
+        ("nominal_bpp", "Kodak nominal bpp", "bits/pixel", None): f"{_TILED}: N sum(log2 V_k) / (H W) of a tile",
+        ("table_bpp", "Kodak coded bpp", "bits/pixel", None): (
+            f"{_TILED}: bytes x 8 of a range coder for each photograph's tokens as one string by the training split's tables, / pixels; mean"
+        ),
+        ("model_bpp", "Kodak model bpp", "bits/pixel", None): (
+            f"{_TILED}: -log2 p(tokens of a tile) without a caption, summed over a photograph's tiles, / pixels; mean"
+        ),
+    },
+)
 _GENERATION = group(
     "generation",
     features.VERSION,
@@ -177,6 +198,7 @@ STANDARD: Mapping[str, Definition] = (
     | _BITS
     | _LIKELIHOOD
     | _CODED
+    | _KODAK
     | _GENERATION
     | _UNDERSTANDING
     | SHAPED
