@@ -31,8 +31,9 @@ FILE = "codecs-kodak.json"
 TILE = 32
 STRIDE = 17  # of the tiles measured; prime to 24 and 16 columns, so that all columns are met
 PROTOCOL = (
-    f"24 Kodak photographs; picture: each a file; tiles: every {STRIDE}th {TILE} x {TILE} tile a file; PSNR and SSIM of"
-    " each photograph on 8-bit RGB, PSNR over all its pixels that were coded; header: the file of a 16 x 16 grey picture"
+    f"24 Kodak photographs; picture: each a file; tiles: every {STRIDE}th {TILE} x {TILE} tile a file of its own;"
+    " PSNR and SSIM of each photograph on 8-bit RGB, PSNR over all its pixels that were coded;"
+    " header: the file of a 16 x 16 grey picture"
 )
 GREY = torch.full((3, 16, 16), 128, dtype=torch.uint8)
 Pixels = NDArray[np.uint8]

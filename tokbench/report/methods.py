@@ -83,7 +83,7 @@ def _main_variant(points: list[Point]) -> list[Point]:
     variants: dict[str, list[Point]] = defaultdict(list)
     for point in points:
         config = json.loads(settings(point.row.records[0]))
-        config["quantizer"] = _without_size(config.get("quantizer"))
+        config["quantizer"] = without_size(config.get("quantizer"))
         variants[json.dumps(config, sort_keys=True)].append(point)
     first, *others = sorted(variants.values(), key=len, reverse=True)
     return first if _distinct(first) and not any(len(other) == len(first) for other in others) else []
@@ -97,12 +97,12 @@ def _method(label: str, points: Sequence[Point]) -> Method:
     return Method(label, tuple(sorted(points, key=lambda point: point.codes)))
 
 
-def _without_size(node: Any) -> Any:
+def without_size(node: Any) -> Any:
     """A quantizer's settings but for those that make V; its channels do where it names neither codes nor levels."""
     if not isinstance(node, dict):
         return node
     of_size = OF_SIZE if OF_SIZE & node.keys() else {"dim"}
-    return {key: _without_size(value) for key, value in node.items() if key not in of_size}
+    return {key: without_size(value) for key, value in node.items() if key not in of_size}
 
 
 def _point(row: Row) -> Point | None:

@@ -1,0 +1,94 @@
+"""Quality at equal bits, its intervals, and BD-rate, on curves whose answer is known."""
+
+import numpy as np
+import pytest
+
+from tokbench.report.equal_bits import Curve, at_equal_bits, bd_rate, front, quality_at, round_targets
+
+OPTIONS = {"resamples": 300, "level": 0.95, "seed": 0}
+
+
+def curve(shift, *, bits=(100, 200, 300, 400), seeds=3, images=60, noise=0.1, hard=3.0, draw=0):
+    """PSNR = bits / 20 + shift, with noise by image (shared by all curves), by seed, and by both."""
+    rng = np.random.default_rng(draw)
+    rate = np.asarray(bits, float)[:, None, None]
+    shared = hard * np.random.default_rng(99).standard_normal(images)
+    quality = rate / 20 + shift + shared + noise * rng.standard_normal((len(bits), seeds, images))
+    return Curve(np.broadcast_to(rate, quality.shape), quality - shared.mean())
+
+
+def test_the_monotone_cubic_passes_through_points_and_lines_and_does_not_extrapolate():
+    bits, quality = np.array([1.0, 2.0, 4.0]), np.array([10.0, 12.0, 16.0])
+    assert quality_at(bits, quality, 2.0) == 12
+    assert quality_at(bits, quality, 3.0) == pytest.approx(14)
+    assert np.isnan(quality_at(bits, quality, 0.99))
+    assert np.isnan(quality_at(bits, quality, 4.01))
+    assert np.isnan(quality_at(bits[::-1], quality[::-1], 2.0))
+
+
+def test_points_that_buy_nothing_are_left_out():
+    """A codebook that collapses: the third has more bits and less quality; the fourth fewer bits than the second."""
+    assert front(np.array([1.0, 3.0, 4.0, 2.0]), np.array([10.0, 14.0, 13.0, 11.0])) == [0, 3, 1]
+    assert front(np.array([1.0, 1.0]), np.array([10.0, 11.0])) == [1]
+
+
+def test_the_better_family_leads_by_its_shift_whatever_the_images_are():
+    """Images differ by 3 dB, families by .2: paired resamples separate them, their own intervals overlap."""
+    clusters = np.arange(60)
+    curves = {"low": curve(0.0), "high": curve(0.2, bits=(80, 150, 260, 500), draw=1)}
+    found = at_equal_bits(curves, 250, clusters, **OPTIONS)
+    assert list(found) == ["high", "low"]
+    assert found["high"].mean - found["low"].mean == pytest.approx(0.2, abs=0.05)
+    assert found["low"].separable
+    assert 0.1 < found["low"].behind < 0.2
+    assert not found["high"].separable
+    assert found["low"].high > found["high"].low
+
+
+def test_equal_families_are_not_separable():
+    found = at_equal_bits({"a": curve(0.0), "b": curve(0.0, draw=1)}, 250, np.arange(60), **OPTIONS)
+    assert not any(one.separable for one in found.values())
+
+
+def test_bits_that_vary_with_the_seed_widen_the_interval():
+    steady = curve(0.0, hard=0.0, noise=0.01)
+    wobble = np.array([-30.0, 0.0, 30.0])[None, :, None]
+    shaky = Curve(steady.bits + wobble, steady.quality)
+    found = at_equal_bits({"steady": steady, "shaky": shaky}, 250, np.arange(60), **OPTIONS)
+    widths = {label: one.high - one.low for label, one in found.items()}
+    assert widths["shaky"] > 10 * widths["steady"]
+
+
+def test_a_family_that_does_not_reach_the_bits_has_no_place():
+    curves = {"a": curve(0.0), "short": curve(5.0, bits=(10, 20))}
+    assert list(at_equal_bits(curves, 250, np.arange(60), **OPTIONS)) == ["a"]
+    assert at_equal_bits(curves, 1000, np.arange(60), **OPTIONS) == {}
+
+
+def test_one_cluster_gives_no_interval():
+    found = at_equal_bits({"a": curve(0.0)}, 250, np.zeros(60, dtype=np.int64), **OPTIONS)
+    assert found["a"].low is None
+
+
+def test_bd_rate_of_a_curve_at_half_the_bits_is_minus_fifty_percent():
+    bits, quality = [1.0, 2.0, 4.0, 8.0, 16.0], [20.0, 23.0, 26.0, 29.0, 32.0]
+    assert bd_rate((bits, quality), ([b / 2 for b in bits], quality)) == pytest.approx(-50, abs=0.1)
+    assert bd_rate((bits, quality), ([b * 1.2 for b in bits], quality)) == pytest.approx(20, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        ([1.0, 2.0, 3.0], [20.0, 21.0, 22.0]),  # three points
+        ([1.0, 2.0, 3.0, 4.0], [20.0, 21.0, 22.0, 21.5]),  # four, one of which buys nothing
+        ([1.0, 2.0, 3.0, 4.0], [40.0, 41.0, 42.0, 43.0]),  # no quality in common
+    ],
+)
+def test_bd_rate_without_points_or_overlap_is_none(test):
+    assert bd_rate(([1.0, 2.0, 4.0, 8.0], [20.0, 23.0, 26.0, 29.0]), test) is None
+
+
+def test_targets_are_round_and_reached_by_two():
+    assert round_targets([(0.2, 0.9), (0.3, 1.4), (0.35, 0.7)], most=8) == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert round_targets([(0.2, 0.9)], most=8) == []
+    assert round_targets([], most=8) == []

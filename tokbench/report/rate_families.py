@@ -1,0 +1,110 @@
+"""Families of a rate-distortion comparison: rows that differ in their number of codes alone, with bits, quality and arrays."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokbench.metrics.images import PSNR_CAP
+from tokbench.report.equal_bits import Curve
+from tokbench.report.groups import settings
+from tokbench.report.methods import without_size
+from tokbench.report.rows import Row, Summary, labels, summarize
+from tokbench.report.view import View
+
+PSNR = "reconstruction/psnr_db"
+BLOCKS = ("native", "common")  # where model bits are looked for, in this order
+
+
+@dataclass(frozen=True)
+class RatePoint:
+    """One row, with the block its model bits are of."""
+
+    row: Row
+    block: str
+
+    def summary(self, key: str) -> Summary | None:
+        """A measure over seeds; MODEL/ stands for the block."""
+        return summarize(self.row.records, key.replace("MODEL", self.block))
+
+    def mean(self, key: str) -> float:
+        """The same, nan where there is none."""
+        found = self.summary(key)
+        return float("nan") if found is None or found.mean is None else found.mean
+
+    @property
+    def pixels(self) -> float:
+        """Of an image."""
+        return self.mean("bits/nominal_bits_per_image") / self.mean("bits/nominal_bits_per_pixel")
+
+    @property
+    def codes(self) -> int:
+        """V; of several codebooks their product."""
+        return round(2 ** (self.mean("bits/nominal_bits_per_image") / self.mean("bits/tokens")))
+
+
+@dataclass(frozen=True)
+class Family:
+    """One way of making codes, inside one autoencoder, by the model bits of its points."""
+
+    label: str
+    points: tuple[RatePoint, ...]
+
+
+def make_families(rows: Sequence[Row]) -> list[Family]:
+    """All rows that lose something and have model bits, by what they share but the number of codes."""
+    found: dict[str, dict[str, list[RatePoint]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        point = _point(row)
+        if point is not None:
+            config = json.loads(settings(row.records[0]))
+            config["quantizer"] = without_size(config.get("quantizer"))
+            found[row.records[0].name][json.dumps(config, sort_keys=True)].append(point)
+    families = []
+    for name, variants in sorted(found.items()):
+        names = labels(name, [json.loads(config) for config in variants])
+        for label, points in zip(names, variants.values(), strict=True):
+            families.append(
+                Family(label, tuple(sorted(points, key=lambda p: p.mean("MODEL/bits/model_bits_per_image"))))
+            )
+    return families
+
+
+def _point(row: Row) -> RatePoint | None:
+    for block in BLOCKS:
+        found = summarize(row.records, f"{block}/bits/model_bits_per_image")
+        quality = summarize(row.records, PSNR)
+        if found is not None and found.mean is not None and quality is not None and quality.mean is not None:
+            return RatePoint(row, block) if quality.mean < PSNR_CAP else None
+    return None
+
+
+def make_curves(view: View, families: Sequence[Family]) -> tuple[dict[str, Curve], np.ndarray, list[int]]:
+    """PSNR of each test image against model bits per pixel (one mean a seed), of families with two points or more.
+
+    With the images' clusters (n,) and the seeds: those that most points have; points without them all are left out.
+    """
+    tables = {id(point): view.per_image(point.row, "psnr_db") for family in families for point in family.points}
+    counted = Counter(tuple(sorted(table)) for table in tables.values() if table)
+    seeds = max(counted.items(), key=lambda item: (item[1], len(item[0])))[0] if counted else ()
+    curves: dict[str, Curve] = {}
+    clusters = np.zeros(0, dtype=np.int64)
+    for family in families:
+        points = [point for point in family.points if set(seeds) <= set(tables[id(point)])]
+        if seeds and len(points) > 1:
+            clusters = view.clusters(points[0].row)
+            quality = np.stack([[tables[id(point)][seed] for seed in seeds] for point in points])
+            bits = np.array([[_bits(point, seed) for seed in seeds] for point in points])
+            curves[family.label] = Curve(np.broadcast_to(bits[:, :, None], quality.shape), quality)
+    return curves, clusters, list(seeds)
+
+
+def _bits(point: RatePoint, seed: int) -> float:
+    """Model bits per pixel of one seed."""
+    record = next(record for record in point.row.records if record.seed == seed)
+    value = record.metrics[f"{point.block}/bits/model_bits_per_image"].value
+    return float("nan") if value is None else value / point.pixels

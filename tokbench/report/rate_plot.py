@@ -1,0 +1,65 @@
+"""PSNR against bits per pixel: a panel a set of images, tokenizers in colour, image codecs in grey."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from tokbench.report.curves import LINES, MARKERS
+from tokbench.report.pictures import DPI, save
+
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+GREYS = ("0.0", "0.35", "0.5", "0.65")
+DASHES = ("-", "--", "-.", ":")
+
+
+def draw_rate(path: Path, panels: Mapping[str, Mapping[str, Any]]) -> Path:
+    """The picture's path; a series is (bits, quality, layout), layout None for a tokenizer, which has one style in all panels."""
+    figure = Figure(figsize=(7.2 * len(panels), 6.2), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    tokenizers = list(dict.fromkeys(k for own in panels.values() for k, one in own.items() if one[2] is None))
+    for axes, (title, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        codecs = [label for label, one in series.items() if one[2] == "picture"]
+        for label, (bits, quality, layout) in series.items():
+            if layout is None:
+                axes.plot(
+                    bits, quality, label=label, markersize=5, linewidth=1.4, zorder=3, **_style(tokenizers.index(label))
+                )
+            elif layout == "picture":
+                place = codecs.index(label)
+                grey = {"color": GREYS[place % len(GREYS)], "linestyle": DASHES[place // len(GREYS) % len(DASHES)]}
+                axes.plot(bits, quality, label=label, linewidth=1.3, zorder=2, **grey)
+            else:
+                axes.plot(bits, quality, linewidth=0.7, color="0.8", zorder=1)
+        _finish(axes, title, any(one[2] == "tiles" for one in series.values()))
+    figure.tight_layout()
+    return save(figure, path)
+
+
+def _style(place: int) -> dict[str, Any]:
+    return {
+        "color": colormaps["tab10"](place % 10),
+        "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": LINES[place // 10 % len(LINES)],
+    }
+
+
+def _finish(axes: Axes, title: str, tiles: bool) -> None:
+    if tiles:
+        axes.plot([], [], linewidth=0.7, color="0.8", label="codecs, each tile a file")
+    bits = "model bits (tokenizers), coded bits without header (codecs)" if title == "Kodak" else "model bits"
+    axes.set_xscale("log")
+    axes.set_xticks(TICKS)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_title(title, fontsize=10, weight="bold")
+    axes.set_xlabel(f"{bits} per pixel", fontsize=9)
+    axes.set_ylabel("PSNR (dB)", fontsize=9)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, loc="upper left")
