@@ -106,3 +106,9 @@ def test_every_module_that_makes_numbers_is_in_the_hash() -> None:
     judged = {name for names in JUDGED.values() for name in names}
     assert with_version - named <= {*ROOMS, *CODED, *ON_DEMAND.values(), *judged}
     assert set(ROOMS) <= with_version
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """They are modules of one import: the second would not be collected."""
+    names = [path.name for path in (build.ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
