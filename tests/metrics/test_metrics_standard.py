@@ -10,7 +10,7 @@ NO_ARROW = (
     "training/",
     "reconstruction/psnr_lost_",
     "shapes/image_bits",
-    *("information/token_bits", "information/residual_bits"),
+    *("information/token_", "information/residual_bits"),
     *(f"toy/{name}" for name in ("parameters", "outside", "gradient")),
     *("legibility/bits_per_glyph", "legibility/text_bits_per_glyph"),
     "cost/best_batch",

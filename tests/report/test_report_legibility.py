@@ -14,7 +14,7 @@ from tokbench.records import RunRecord, read_records
 from tokbench.report.build import build_report
 from tokbench.report.groups import group_records
 from tokbench.report.legibility import legibility_strips
-from tokbench.report.rules import agrees, collapse, levels
+from tokbench.report.rules import agrees, collapse, find_row, levels
 from tokbench.report.view import View
 
 RELATIVE, HAS, NEEDS = (
@@ -129,3 +129,9 @@ def test_a_level_is_met_to_what_counts(tmp_path: Path, read: float, vote: bool) 
     assert finding is not None
     assert finding.agrees is vote
     assert absent is None
+
+
+def test_a_tokenizer_without_depth_is_found(tmp_path: Path) -> None:
+    config = {"budget": {"tokenizer": {"depth": 1}}, "tokenizer": {"patch": 4}, "data": {"name": "glyphs"}, "seed": 0}
+    file(swept("patches", 1000, config=config), tmp_path)
+    assert find_row(view_of(tmp_path), "patches") is not None

@@ -60,7 +60,7 @@ def find_row(view: View, side: str | Mapping[str, Any]) -> Row | None:
 def _fits(row: Row, wanted: Mapping[str, Any]) -> bool:
     config = flatten(row.records[0].config)
     depth = config.get("budget.tokenizer.depth")  # the budget's own, unless the claim wants another
-    same_depth = "tokenizer.depth" in wanted or config.get("tokenizer.depth") == depth
+    same_depth = "tokenizer.depth" in wanted or config.get("tokenizer.depth", depth) == depth
     return same_depth and all(config.get(key, DEFAULTS.get(key)) == value for key, value in wanted.items())
 
 
@@ -193,7 +193,7 @@ def _level(row: Row, measure: str, level: float, expected: str, holds: Callable[
         label=row.label,
         expected=expected,
         effect=f"{np.mean(values) - level:+.3g}",
-        interval=f"{min(values) - level:+.3g} to {max(values) - level:+.3g}",
+        interval=f"{min(values) - level:+.3g} to {max(values) - level:+.3g} (all seeds)",
         unit="",
         seeds=len(values),
         agrees=votes.pop() if len(values) >= MIN_SEEDS and len(votes) == 1 else None,
