@@ -6,7 +6,7 @@ ARGS ?=
 HOURS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help sweep run test lint bench tables claims clean
+.PHONY: help sweep run test lint bench rd tables claims clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,10 @@ lint: .venv/done ## ruff and mypy
 bench: .venv/done ## speed, as ratios within one run; use a quiet machine
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m tests.bench
+
+rd: .venv/done ## rate and distortion: page, table, plot (KODAK=PATH measures the image codecs there first)
+	$(if $(KODAK),$(BIN)/python -m tokbench.information.codecs $(KODAK))
+	$(BIN)/python -m tokbench.report.rate_distortion
 
 tables: .venv/done ## results/runs to tables and pictures
 	$(BIN)/python -m tokbench.report

@@ -19,11 +19,9 @@ def curve(shift, *, bits=(100, 200, 300, 400), seeds=3, images=60, noise=0.1, ha
 
 def test_the_monotone_cubic_passes_through_points_and_lines_and_does_not_extrapolate():
     bits, quality = np.array([1.0, 2.0, 4.0]), np.array([10.0, 12.0, 16.0])
-    assert quality_at(bits, quality, 2.0) == 12
-    assert quality_at(bits, quality, 3.0) == pytest.approx(14)
-    assert np.isnan(quality_at(bits, quality, 0.99))
-    assert np.isnan(quality_at(bits, quality, 4.01))
-    assert np.isnan(quality_at(bits[::-1], quality[::-1], 2.0))
+    assert quality_at(bits, quality, [1.0, 2.0, 3.0, 4.0]) == pytest.approx([10, 12, 14, 16])
+    assert np.isnan(quality_at(bits, quality, [0.99, 4.01])).all()
+    assert np.isnan(quality_at(bits[::-1], quality[::-1], [2.0])).all()
 
 
 def test_points_that_buy_nothing_are_left_out():
@@ -36,37 +34,46 @@ def test_the_better_family_leads_by_its_shift_whatever_the_images_are():
     """Images differ by 3 dB, families by .2: paired resamples separate them, their own intervals overlap."""
     clusters = np.arange(60)
     curves = {"low": curve(0.0), "high": curve(0.2, bits=(80, 150, 260, 500), draw=1)}
-    found = at_equal_bits(curves, 250, clusters, **OPTIONS)
+    (found,) = at_equal_bits(curves, [250], clusters, **OPTIONS)
     assert list(found) == ["high", "low"]
     assert found["high"].mean - found["low"].mean == pytest.approx(0.2, abs=0.05)
-    assert found["low"].separable
+    assert not found["low"].best
     assert 0.1 < found["low"].behind < 0.2
-    assert not found["high"].separable
+    assert found["high"].best
     assert found["low"].high > found["high"].low
 
 
 def test_equal_families_are_not_separable():
-    found = at_equal_bits({"a": curve(0.0), "b": curve(0.0, draw=1)}, 250, np.arange(60), **OPTIONS)
-    assert not any(one.separable for one in found.values())
+    (found,) = at_equal_bits({"a": curve(0.0), "b": curve(0.0, draw=1)}, [250], np.arange(60), **OPTIONS)
+    assert all(one.best for one in found.values())
 
 
 def test_bits_that_vary_with_the_seed_widen_the_interval():
     steady = curve(0.0, hard=0.0, noise=0.01)
     wobble = np.array([-30.0, 0.0, 30.0])[None, :, None]
     shaky = Curve(steady.bits + wobble, steady.quality)
-    found = at_equal_bits({"steady": steady, "shaky": shaky}, 250, np.arange(60), **OPTIONS)
+    (found,) = at_equal_bits({"steady": steady, "shaky": shaky}, [250], np.arange(60), **OPTIONS)
     widths = {label: one.high - one.low for label, one in found.items()}
     assert widths["shaky"] > 10 * widths["steady"]
 
 
 def test_a_family_that_does_not_reach_the_bits_has_no_place():
     curves = {"a": curve(0.0), "short": curve(5.0, bits=(10, 20))}
-    assert list(at_equal_bits(curves, 250, np.arange(60), **OPTIONS)) == ["a"]
-    assert at_equal_bits(curves, 1000, np.arange(60), **OPTIONS) == {}
+    found = at_equal_bits(curves, [15, 250, 1000], np.arange(60), **OPTIONS)
+    assert [list(one) for one in found] == [["short"], ["a"], []]
 
 
 def test_one_cluster_gives_no_interval():
-    found = at_equal_bits({"a": curve(0.0)}, 250, np.zeros(60, dtype=np.int64), **OPTIONS)
+    (found,) = at_equal_bits({"a": curve(1.0), "b": curve(0.0)}, [250], np.zeros(60, dtype=np.int64), **OPTIONS)
+    assert found["a"].low is None
+    assert [one.best for one in found.values()] == [True, False]
+
+
+def test_where_resamples_fall_out_of_the_range_there_is_no_interval():
+    steady = curve(0.0)
+    wobble = np.array([-30.0, 0.0, 30.0])[None, :, None]
+    (found,) = at_equal_bits({"a": Curve(steady.bits + wobble, steady.quality)}, [101], np.arange(60), **OPTIONS)
+    assert found["a"].mean == pytest.approx(5, abs=0.2)
     assert found["a"].low is None
 
 

@@ -20,6 +20,8 @@ from tokbench.report.main_table import build_main
 from tokbench.report.page import render_page
 from tokbench.report.pictures import draw_pictures
 from tokbench.report.quantizers import PAGE, build_quantizers
+from tokbench.report.rate_distortion import PAGE as RATES
+from tokbench.report.rate_distortion import build_rate_distortion
 from tokbench.report.tidy import tidy
 from tokbench.report.toys import PAGE as TOYS
 from tokbench.report.toys import build_toys, toy_views
@@ -37,6 +39,7 @@ PAGES = {  # beside those of the groups: what each is
     PAGE: f"Quantizers over their codebook sizes, by the bits that their tokens carry: [{PAGE}]({PAGE}).",
     INFORMATION: f"One code length for every tokenizer, and the budget of bits: [{INFORMATION}]({INFORMATION}).",
     CLAIMS: f"The published claims that this suite was built around, with verdicts: [{CLAIMS}]({CLAIMS}).",
+    RATES: f"Quality at equal model bits, and beside image codecs on photographs: [{RATES}]({RATES}).",
     TOYS: f"What one image token's distribution can be, on densities that are known: [{TOYS}]({TOYS}).",
 }
 BEGIN, END = "<!-- results: written by make tables -->", "<!-- end of results -->"
@@ -67,9 +70,19 @@ def build_report(results: Path, *, mixed: bool = False) -> list[Path]:
     pure = [view for view in views if not view.group.warnings]
     compared, judged = build_quantizers(pure, results), build_claims([*pure, *toys], results)
     informed, heads, whole = build_information(pure, results), build_toys(toys, results), build_main(pure, results)
-    index, others = results / "README.md", [*whole, *compared, *informed, *heads, *judged]
+    rated = build_rate_distortion(pure, results)
+    index, others = results / "README.md", [*whole, *compared, *rated, *informed, *heads, *judged]
     write_whole(index, _index(groups, written, others).encode())
-    paths = [index, *whole, *(path for paths in written for path in paths), *compared, *informed, *heads, *judged]
+    paths = [
+        index,
+        *whole,
+        *(path for paths in written for path in paths),
+        *compared,
+        *rated,
+        *informed,
+        *heads,
+        *judged,
+    ]
     pages = [path for path in paths if path.suffix == ".md"]
     return [*paths, build_html(pages, [record for view in pure for record in view.group.records], _command)]
 

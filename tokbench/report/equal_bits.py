@@ -40,8 +40,8 @@ class AtBits:
     mean: float
     low: float | None  # of the interval; None where there are too few images or points out of order
     high: float | None
-    behind: float | None  # lowest of the interval of the best family's quality less this; None for the best itself
-    separable: bool  # from the best
+    behind: float | None  # low end of the interval of the best family's quality less this; None for the best itself
+    best: bool  # or not separable from it: False where there is no interval to tell
 
 
 def front(bits: Floats, quality: Floats) -> list[int]:
@@ -54,60 +54,66 @@ def front(bits: Floats, quality: Floats) -> list[int]:
     return kept
 
 
-def quality_at(bits: Floats, quality: Floats, target: float) -> float:
-    """Quality at `target` bits between points in the order of their bits (P,); nan outside them, or where bits fall."""
-    if len(bits) < 2 or (np.diff(bits) <= 0).any() or not bits[0] <= target <= bits[-1]:
-        return float("nan")
-    return float(PchipInterpolator(bits, quality)(target))
+def quality_at(bits: Floats, quality: Floats, targets: Sequence[float]) -> Floats:
+    """Quality at each of the targets between points in the order of their bits (P,); nan outside, or where bits fall."""
+    places = np.asarray(targets, dtype=np.float64)
+    if len(bits) < 2 or (np.diff(bits) <= 0).any():
+        return np.full(len(places), np.nan)
+    found = PchipInterpolator(bits, quality, extrapolate=False)(places)
+    return np.asarray(found, dtype=np.float64)
 
 
 def at_equal_bits(
-    curves: Mapping[str, Curve], target: float, clusters: Integers, *, resamples: int, level: float, seed: int
-) -> dict[str, AtBits]:
-    """The families that reach `target` bits, the best first; all share seeds, images and their clusters (n,).
+    curves: Mapping[str, Curve],
+    targets: Sequence[float],
+    clusters: Integers,
+    *,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> list[dict[str, AtBits]]:
+    """For each of the targets the families that reach so many bits, the best first; all share seeds, images and clusters (n,).
 
-    Each point's mean bits and quality are resampled together, seeds and clusters crossed, the same for all families; those
-    behind the best by an interval that leaves out 0 are separable from it.
+    Each point's mean bits and quality are resampled together, seeds and clusters crossed, the same for all families.
     """
-    known = {label: (curve, front(*curve.means)) for label, curve in curves.items()}
-    means = {label: quality_at(*_at(curve.means, kept), target) for label, (curve, kept) in known.items()}
-    order = sorted((label for label in means if np.isfinite(means[label])), key=lambda label: -means[label])
-    if not order:
-        return {}
-    draws = {label: _drawn(*known[label], target, clusters, resamples, seed) for label in order}
-    return {label: _judged(label, order[0], means, draws, level) for label in order}
-
-
-def _at(means: tuple[Floats, Floats], kept: Sequence[int]) -> tuple[Floats, Floats]:
-    return means[0][list(kept)], means[1][list(kept)]
-
-
-def _drawn(
-    curve: Curve, kept: Sequence[int], target: float, clusters: Integers, resamples: int, seed: int
-) -> Floats | None:
-    """(R,) quality at the target of each resample, nan where its points do not reach it; None with one cluster."""
     if len(np.unique(clusters)) < 2:
-        return None
+        resamples = 0
+    means, draws = {}, {}
+    for label, curve in curves.items():
+        bits, quality = curve.means
+        kept = front(bits, quality)
+        means[label] = quality_at(bits[kept], quality[kept], targets)
+        draws[label] = _draws(curve, kept, targets, clusters, resamples, seed)
+    found = []
+    for place in range(len(targets)):
+        order = sorted((k for k in means if np.isfinite(means[k][place])), key=lambda k: -means[k][place])
+        own = {label: (float(means[label][place]), draws[label][:, place]) for label in order}
+        found.append({label: _judged(own[label], own[order[0]], level) for label in order})
+    return found
+
+
+def _draws(
+    curve: Curve, kept: Sequence[int], targets: Sequence[float], clusters: Integers, resamples: int, seed: int
+) -> Floats:
+    """(R, T) quality at each target of each resample, nan where its points do not reach it."""
+    if not resamples:
+        return np.full((1, len(targets)), np.nan)
     tables = [curve.bits[k] for k in kept] + [curve.quality[k] for k in kept]
-    means = bootstrap_means(tables, clusters, resamples=resamples, seed=seed)
-    bits, quality = means[: len(kept)], means[len(kept) :]
-    return np.array([quality_at(bits[:, r], quality[:, r], target) for r in range(resamples)])
+    bits, quality = np.split(bootstrap_means(tables, clusters, resamples=resamples, seed=seed), 2)
+    return np.stack([quality_at(bits[:, r], quality[:, r], targets) for r in range(resamples)])
 
 
-def _judged(
-    label: str, best: str, means: Mapping[str, float], draws: Mapping[str, Floats | None], level: float
-) -> AtBits:
-    own, first = _interval(draws[label], level), None
-    if label != best and draws[label] is not None and draws[best] is not None:
-        first = _interval(draws[best] - draws[label], level)  # type: ignore[operator]
-    low, high = own or (None, None)
-    return AtBits(means[label], low, high, first and first[0], first is not None and first[0] > 0)
+def _judged(own: tuple[float, Floats], best: tuple[float, Floats], level: float) -> AtBits:
+    low, high = _interval(own[1], level)
+    if own is best:
+        return AtBits(own[0], low, high, None, best=True)
+    behind, _ = _interval(best[1] - own[1], level)
+    return AtBits(own[0], low, high, behind, best=behind is not None and behind <= 0)
 
 
-def _interval(draws: Floats | None, level: float) -> tuple[float, float] | None:
-    if draws is None or np.isnan(draws).mean() > MOST_LOST:
-        return None
-    return central(draws[~np.isnan(draws)], level=level)
+def _interval(draws: Floats, level: float) -> tuple[float, float] | tuple[None, None]:
+    lost = np.isnan(draws)
+    return (None, None) if lost.mean() > MOST_LOST else central(draws[~lost], level=level)
 
 
 def bd_rate(
@@ -119,11 +125,9 @@ def bd_rate(
     """
     from bjontegaard import bd_rate as bjontegaard
 
-    fronts = [
-        _at((np.asarray(b, float), np.asarray(q, float)), front(np.asarray(b), np.asarray(q)))
-        for b, q in (anchor, test)
-    ]
-    (rates, qualities), (others, reached) = fronts
+    (rates, qualities), (others, reached) = (
+        _front(np.asarray(b, float), np.asarray(q, float)) for b, q in (anchor, test)
+    )
     if min(len(rates), len(others)) < BD_POINTS or max(qualities[0], reached[0]) >= min(qualities[-1], reached[-1]):
         return None
     with warnings.catch_warnings():
@@ -132,6 +136,11 @@ def bd_rate(
             rates, qualities, others, reached, method="pchip", require_matching_points=False, min_overlap=0
         )
     return float(found) if np.isfinite(found) else None
+
+
+def _front(bits: Floats, quality: Floats) -> tuple[Floats, Floats]:
+    kept = front(bits, quality)
+    return bits[kept], quality[kept]
 
 
 def round_targets(ranges: Sequence[tuple[float, float]], *, most: int) -> list[float]:

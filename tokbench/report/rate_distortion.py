@@ -43,7 +43,7 @@ EQUAL = (
     "PSNR in dB at equal model bits per pixel: the ranking of quantizers. Between the codebook sizes of a family goes a monotone"
     " cubic (PCHIP) through the means; sizes that cost more and give no more are left out; nothing is extrapolated. After ±: half"
     f" of the bootstrap interval ({LEVEL:.0%}, {RESAMPLES} resamples of images and seeds together, the same for all families)."
-    " **Bold**: the best, and those that paired resamples do not separate from it."
+    " **Bold**: of the families that reach these bits the best, and those that paired resamples do not separate from it."
 )
 FEW = f"Nothing is bold: fewer than {MIN_SEEDS} seeds."
 BD = (
@@ -123,12 +123,11 @@ def _section(view: View, families: Sequence[Family]) -> list[str]:
     curves, clusters, seeds = make_curves(view, families)
     ranges = [(bits[kept].min(), bits[kept].max()) for c in curves.values() for bits, kept in [_front(c.means)]]
     targets = round_targets(ranges, most=MOST_TARGETS)
-    options = {"resamples": RESAMPLES, "level": LEVEL, "seed": BOOTSTRAP_SEED}
-    places = {target: at_equal_bits(curves, target, clusters, **options) for target in targets}  # type: ignore[arg-type]
+    places = at_equal_bits(curves, targets, clusters, resamples=RESAMPLES, level=LEVEL, seed=BOOTSTRAP_SEED)
     lines = [f"## {view.group.stem}", ""]
     if targets:
         bold = len(seeds) >= MIN_SEEDS
-        cells = [[label, *(_at_cell(found.get(label), bold=bold) for found in places.values())] for label in curves]
+        cells = [[label, *(_at_cell(found.get(label), bold=bold) for found in places)] for label in curves]
         headings = ["family", *(f"{target:g} bits/pixel" for target in targets)]
         lines += [
             "### PSNR at equal model bits",
@@ -152,7 +151,7 @@ def _at_cell(found: AtBits | None, *, bold: bool) -> str:
     if found is None:
         return "NA (outside)"
     spread = "" if found.low is None or found.high is None else f" ± {(found.high - found.low) / 2:.2f}"
-    return f"**{found.mean:.2f}**{spread}" if bold and not found.separable else f"{found.mean:.2f}{spread}"
+    return f"**{found.mean:.2f}**{spread}" if bold and found.best else f"{found.mean:.2f}{spread}"
 
 
 def _means(family: Family) -> tuple[list[float], list[float]]:

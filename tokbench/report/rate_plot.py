@@ -1,4 +1,4 @@
-"""PSNR against bits per pixel: a panel a set of images, tokenizers in colour, image codecs in grey."""
+"""PSNR against bits per pixel: a panel a set of images, tokenizers in colour, image codecs in black and grey."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from tokbench.report.curves import LINES, MARKERS
 from tokbench.report.pictures import DPI, save
 
-TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5)
-GREYS = ("0.0", "0.35", "0.5", "0.65")
-DASHES = ("-", "--", "-.", ":")
+TICKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3, 5)
+DASHES = ("-", "--", "-.", ":", (0, (8, 2, 1, 2, 1, 2)), (0, (8, 4)))  # of codecs
 
 
 def draw_rate(path: Path, panels: Mapping[str, Mapping[str, Any]]) -> Path:
@@ -29,15 +28,13 @@ def draw_rate(path: Path, panels: Mapping[str, Mapping[str, Any]]) -> Path:
         codecs = [label for label, one in series.items() if one[2] == "picture"]
         for label, (bits, quality, layout) in series.items():
             if layout is None:
-                axes.plot(
-                    bits, quality, label=label, markersize=5, linewidth=1.4, zorder=3, **_style(tokenizers.index(label))
-                )
+                style = _style(tokenizers.index(label))
+                axes.plot(bits, quality, label=label, markersize=5, linewidth=1.4, zorder=3, **style)
             elif layout == "picture":
-                place = codecs.index(label)
-                grey = {"color": GREYS[place % len(GREYS)], "linestyle": DASHES[place // len(GREYS) % len(DASHES)]}
-                axes.plot(bits, quality, label=label, linewidth=1.3, zorder=2, **grey)
+                style = {"color": "black", "linestyle": DASHES[codecs.index(label) % len(DASHES)]}
+                axes.plot(bits, quality, label=label, linewidth=1.1, zorder=2, **style)
             else:
-                axes.plot(bits, quality, linewidth=0.7, color="0.8", zorder=1)
+                axes.plot(bits, quality, linewidth=0.7, color="0.75", zorder=1)
         _finish(axes, title, any(one[2] == "tiles" for one in series.values()))
     figure.tight_layout()
     return save(figure, path)
@@ -53,13 +50,15 @@ def _style(place: int) -> dict[str, Any]:
 
 def _finish(axes: Axes, title: str, tiles: bool) -> None:
     if tiles:
-        axes.plot([], [], linewidth=0.7, color="0.8", label="codecs, each tile a file")
+        axes.plot([], [], linewidth=0.7, color="0.75", label="codecs, each tile a file")
     bits = "model bits (tokenizers), coded bits without header (codecs)" if title == "Kodak" else "model bits"
     axes.set_xscale("log")
-    axes.set_xticks(TICKS)
+    low, high = axes.get_xlim()
+    axes.set_xticks([tick for tick in TICKS if low <= tick <= high])
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_title(title, fontsize=10, weight="bold")
     axes.set_xlabel(f"{bits} per pixel", fontsize=9)
     axes.set_ylabel("PSNR (dB)", fontsize=9)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="upper left")
+    axes.legend(fontsize=7, loc="upper left", handlelength=3)

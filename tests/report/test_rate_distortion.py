@@ -1,0 +1,130 @@
+"""The page on rate and distortion, from made-up sweeps whose ranking is known."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_factory import file, measure, swept, swept_arrays
+
+from tokbench.report.rate_distortion import PAGE, PLOT, TABLE, codec_rows, main
+from tokbench.report.rate_families import make_curves, make_families
+
+SIZES = (16, 64, 256, 1024, 4096)
+CODEC = {
+    "version": "libsomething 1.2",
+    "setting": "quality",
+    "points": [
+        {
+            "setting": quality,
+            "layout": layout,
+            "header_bytes_a_file": 100,
+            "bytes": [quality * 100, quality * 120],
+            "files": [1 if layout == "picture" else 4] * 2,
+            "pixels": [1000, 1000],
+            "psnr_db": [10.0 + quality / 10, 12.0 + quality / 10],
+        }
+        for quality in (10, 20, 40, 80)
+        for layout in ("picture", "tiles")
+    ],
+}
+
+
+def filed(results, name, *, gain, seeds=3, sizes=SIZES, kodak=True, **changes):
+    """A sweep with model bits of 60 % of the nominal ones, and `gain` dB more than another family at equal bits."""
+    for codes in sizes:
+        for seed in range(seeds):
+            record = swept(name, codes, seed, stage="bits", blocks={"native": "chameleon"}, **changes)
+            nominal = 64 * np.log2(codes)
+            values = {
+                "native/bits/model_bits_per_image": 0.6 * nominal + seed,
+                "native/bits/model_bits_per_pixel": (0.6 * nominal + seed) / 1024,
+                "bits/nominal_bits_per_pixel": nominal / 1024,
+                "reconstruction/psnr_db": 18 + nominal / 100 + gain,
+            }
+            values |= {"native/kodak/model_bpp": nominal / 1500, "kodak/psnr_db": 20 + nominal / 100} if kodak else {}
+            metrics = record.metrics | {key: measure(key, float(value)) for key, value in values.items()}
+            config = {"seed": seed, "stage": "bits", "quantizer": {"codebook_size": codes}, "data": {"name": "cifar10"}}
+            record = record.model_copy(update={"metrics": metrics, "config": config})
+            file(record, results, kept=swept_arrays(record, 40))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    filed(folder, "fsq", gain=0.0)
+    filed(folder, "vq_tuned", gain=1.0)
+    (folder / "codecs-kodak.json").write_text(json.dumps({"protocol": "p", "codecs": {"JPEG 4:2:0": CODEC}}))
+    assert main(["--results", str(folder)]) == 0
+    return folder
+
+
+def test_the_better_family_is_bold_at_equal_model_bits(results):
+    page = (results / PAGE).read_text()
+    section = page.split("### PSNR at equal model bits")[1].split("###")[0]
+    lines = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in section.splitlines() if line.startswith("|")}
+    assert all("**" in cell for cell in lines["vq_tuned"])
+    assert not any("**" in cell for cell in lines["fsq"])
+    headings = [float(cell.split()[0]) for cell in lines["family"]]
+    for bits, cell in zip(headings, lines["fsq"], strict=True):
+        nominal = (bits * 1024 - 1) / 0.6  # seed 1, the middle one
+        assert float(cell.split()[0].strip("*")) == pytest.approx(18 + nominal / 100, abs=0.4)
+
+
+def test_bd_rate_is_against_the_tuned_vq_and_on_kodak_against_jpeg(results):
+    first, kodak = (results / PAGE).read_text().split("## Kodak")
+    assert "against vq_tuned" in first
+    assert "against JPEG 4:2:0" in kodak
+    assert "libsomething 1.2" in kodak
+
+
+def test_the_table_holds_every_point_and_the_plot_is_drawn(results):
+    table = pd.read_csv(results / TABLE)
+    assert set(table["images"]) == {"cifar10-cpu", "kodak"}
+    assert len(table[(table["images"] == "kodak") & (table["series"] == "fsq")]) == len(SIZES)
+    assert len(table[table["series"] == "JPEG 4:2:0"]) == 8
+    assert (results / PLOT).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_bits_of_codecs_are_without_their_headers():
+    rows = codec_rows({"codecs": {"JPEG": CODEC}})
+    picture, tiles = rows[:2]
+    assert picture["coded bpp"] == pytest.approx(8 * (1100 - 100) / 1000)
+    assert picture["header bpp"] == pytest.approx(0.8)
+    assert tiles["coded bpp"] == pytest.approx(8 * (1100 - 400) / 1000)
+    assert picture["PSNR (dB)"] == pytest.approx(12.0)
+
+
+def test_a_family_is_what_differs_in_codes_alone(tmp_path):
+    from tokbench.records import read_records
+    from tokbench.report.groups import group_records
+    from tokbench.report.view import View
+
+    filed(tmp_path, "fsq", gain=0.0, sizes=(16, 64), kodak=False)
+    filed(tmp_path, "vq", gain=0.0, sizes=(16,), seeds=1, kodak=False)
+    runs = tmp_path / "runs"
+    view = View(group_records(read_records(runs))[0], runs)
+    families = make_families(view.rows)
+    assert [(family.label, len(family.points)) for family in families] == [("fsq", 2), ("vq", 1)]
+    assert [point.codes for point in families[0].points] == [16, 64]
+    curves, clusters, seeds = make_curves(view, families)
+    assert list(curves) == ["fsq"]
+    assert seeds == [0, 1, 2]
+    assert curves["fsq"].quality.shape == (2, 3, 40)
+    assert np.allclose(curves["fsq"].bits[0, :, 0] * 1024, [0.6 * 256 + seed for seed in range(3)])
+    assert len(clusters) == 40
+
+
+def test_few_seeds_are_never_bold(tmp_path):
+    filed(tmp_path, "fsq", gain=0.0, seeds=2)
+    filed(tmp_path, "vq_tuned", gain=1.0, seeds=2)
+    assert main(["--results", str(tmp_path)]) == 0
+    page = (tmp_path / PAGE).read_text()
+    assert "Nothing is bold" in page
+    assert "**2" not in page
+
+
+def test_nothing_to_compare_writes_nothing(tmp_path, capsys):
+    assert main(["--results", str(tmp_path)]) == 2
+    assert "codecs-kodak.json" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
