@@ -85,3 +85,13 @@ def test_wrong_numbers_are_one_line(wrong: list[str], told: str, capsys: pytest.
     good = ["--bits-per-byte", "3", "--size", "64", "--codebook-size", "8192"]
     assert main([*good, *wrong]) == 2
     assert capsys.readouterr().err.strip().startswith(f"error: {told}")
+
+
+@pytest.mark.parametrize(("wrong", "told"), [(["--size", "x"], "invalid int value: 'x'"), ([], "are required")])
+def test_words_that_are_no_numbers_and_missing_ones_are_one_line_too(
+    wrong: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(wrong)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert told in line

@@ -112,7 +112,11 @@ HEADINGS = [
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the budget; 0, or 2 with one line on bad input."""
-    parser = argparse.ArgumentParser(prog="python -m tokbench.information.budget", description="Bits held and carried.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tokbench.information.budget",
+        description="Bits held and carried.",
+        usage=argparse.SUPPRESS,  # errors are one line
+    )
     parser.add_argument("--bits-per-byte", type=float, required=True, help="of a lossless model of such images, 0 to 8")
     parser.add_argument("--size", type=int, required=True, help="side of the image in pixels")
     parser.add_argument("--codebook-size", type=int, required=True, help="V, at least 2")
