@@ -214,7 +214,7 @@ def _block(
             measures, vectors = evaluate_photograph_bits(block, scheme, space, photographs, batch=sizes.batch)
             metrics |= measures
             arrays |= vectors
-        bits = token_bits(scheme, space, held_out, images=sizes.understanding, batch=sizes.batch)
+        bits = token_bits(scheme, space, held_out, batch=sizes.batch)
         if bits is not None:
             arrays[f"token_bits_{block}"] = _array(bits)
         if job.config["stage"] == "bits":
@@ -259,8 +259,6 @@ def _code_length(job: Job, tokenizer: Tokenizer, metrics: Measures, arrays: dict
         job.dataset,
         tokens=None if tokens is None else torch.from_numpy(tokens),
         table_bits=None if table is None else table.value,
-        lossless=not trainable(job.tokenizer()),
-        images=evaluation["understanding"],
         steps=job.config["budget"]["judge"]["steps"],
         batch=evaluation["batch"],
         device=job.device,

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import Tensor
 
 from tokbench import build
+from tokbench.evaluate.code_length import evaluate_code_length, token_bits
+from tokbench.evaluate.tokens import encode_split, token_space
 from tokbench.execute import execute
+from tokbench.interfaces import Dataset, Quantized, Split
 from tokbench.job import prepare
+from tokbench.metrics.images import to_float
 from tokbench.records import RunRecord, read_records
+from tokbench.tokenizers.patches import Patches
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +68,9 @@ def test_the_run_stops_after_the_likelihood(made: dict[str, RunRecord]) -> None:
 
 
 def test_image_codecs_stand_beside_them(made: dict[str, RunRecord]) -> None:
+    images = made["fsq"].metrics["information/lossless_bits_per_subpixel"].n
     for name in ("png", "webp"):
+        assert made["fsq"].metrics[f"baseline/{name}/information/single_file_bits_per_subpixel"].n == images
         single, tiled = (
             made["fsq"].metrics[f"baseline/{name}/information/{form}_file_bits_per_subpixel"].value
             for form in ("single", "tiled")
@@ -73,3 +84,59 @@ def test_what_measures_code_lengths_is_in_the_hash_of_these_runs_alone(made: dic
     assert made["fsq"].versions["information.lossless"] == 1
     job = prepare(build.compose(["stage=tokenizer", "budget=smoke"]))
     assert "information.lossless" not in job.versions
+
+
+def dataset(entropy_bits: float | None = None) -> Dataset:
+    images = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = Split(images, tuple(f"image {i}" for i in range(40)), None, torch.arange(40))
+    return Dataset("noise", True, (), split, split, split, split, entropy_bits=entropy_bits)
+
+
+class Halved(Patches):
+    """Nothing trained, and yet something lost: every image at half its contrast."""
+
+    def latents(self, images: Tensor) -> Tensor:
+        return super().latents(images) / 2
+
+    def encode(self, images: Tensor) -> Quantized:
+        return Quantized(self.latents(images), None, {})
+
+
+def test_what_is_lost_is_paid_for_by_a_tokenizer_that_needs_no_training_too() -> None:
+    options = {"tokens": torch.ones(40), "table_bits": None, "steps": 2, "batch": 40, "device": CPU}
+    (kept, kept_bits), (lost, _) = (
+        evaluate_code_length(tokenizer, dataset(entropy_bits=1.0), **options)  # type: ignore[arg-type]
+        for tokenizer in (Patches(4), Halved(4))
+    )
+    assert kept["information/residual_bits_per_subpixel"].value == 0
+    assert kept["information/above_entropy_bits_per_subpixel"].value == 0
+    assert torch.equal(kept_bits, torch.ones(40))
+    assert lost["information/residual_bits_per_subpixel"].value > 1
+
+
+def test_tokens_cost_the_same_whatever_the_caption() -> None:
+    """A caption that says what the image shows would make the total smaller than what the image holds."""
+    job = prepare(build.compose(["quantizer=fsq", "stage=bits", "budget=smoke"]))
+    tokenizer, split = job.tokenizer().eval(), job.dataset.generation  # type: ignore[attr-defined]
+    table = encode_split(tokenizer, split, batch=96, device=CPU)
+    space = token_space(tokenizer, table, size=32)
+    scheme = job.scheme(job.presets["native"], space).eval()  # type: ignore[attr-defined]
+    with torch.no_grad():  # or the image would not see the caption at all
+        for block in scheme.backbone.blocks:
+            torch.nn.init.normal_(block.attention.out.weight, std=0.5)
+    other = encode_split(tokenizer, Split(split.images, ("a",) * len(split), None, split.groups), batch=96, device=CPU)
+    rows = torch.arange(len(table))
+    assert not torch.allclose(scheme.nll(table.batch(space, rows)), scheme.nll(other.batch(space, rows)))
+    found, same = (token_bits(scheme, space, own, batch=96) for own in (table, other))
+    assert torch.equal(found, same)
+
+
+def test_a_density_of_tokens_that_are_no_levels_is_no_code() -> None:
+    job = prepare(build.compose(["quantizer=patches", "stage=bits", "budget=smoke"]))
+    split, (patches, halved) = job.dataset.generation, (Patches(4), Halved(4))
+    for tokenizer, coded in ((patches, True), (halved, False)):
+        table = encode_split(tokenizer, split, batch=96, device=CPU)
+        space = token_space(tokenizer, table, size=32)
+        scheme = job.scheme(job.presets["native"], space).eval()  # type: ignore[attr-defined]
+        assert (token_bits(scheme, space, table, batch=96) is not None) == coded
+    assert torch.equal(patches.decode(patches.latents(to_float(split.images))), to_float(split.images))

@@ -33,13 +33,20 @@ def test_the_rate_is_the_divergence_to_a_gaussian_of_the_whole_image(own: bool) 
         )
 
 
-def test_large_images_share_one_covariance_of_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokbench.information.continuous.MOST_LATENTS", 4)
-    z = latents()
+@pytest.mark.parametrize(("most", "strip"), [(1, 1), (4, 2), (11, 3), (12, 6)])
+def test_large_images_are_strips_of_tokens_with_one_prior(
+    monkeypatch: pytest.MonkeyPatch, most: int, strip: int
+) -> None:
+    """Six tokens of two channels: the most that divide them and hold no more latents than allowed, but at least one."""
+    monkeypatch.setattr("tokbench.information.continuous.MOST_LATENTS", most)
+    z = latents(400).reshape(200, 6, 2)
     code = GaussianCode(z)
+    assert code.covariance.shape == (2 * strip, 2 * strip)
+    strips = z[0].double().reshape(-1, 2 * strip)
+    variance = (2 * code.log_width.double()).exp().repeat(strip)
+    prior = MultivariateNormal(code.mean, code.covariance + torch.diag(variance))
     width = code.width(z)
-    prior = MultivariateNormal(code.mean, code.covariance + torch.diag((2 * code.log_width.double()).exp()))
-    expected = kl_divergence(MultivariateNormal(z[0].double(), torch.diag_embed(width[0].double() ** 2)), prior).sum()
+    expected = kl_divergence(MultivariateNormal(strips, torch.diag_embed(variance.expand_as(strips))), prior).sum()
     assert code.kl_nats(z[:1], width[:1]).item() == pytest.approx(expected.item(), rel=1e-6)
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy.stats import logistic
 
-from tokbench.information.residual import HALF_BIN, ResidualModel, discretised_logistic
+from tokbench.information.residual import HALF_BIN, UNIFORM, ResidualModel, discretised_logistic
 
 LEVELS = torch.arange(256)
 
 
 @pytest.mark.parametrize("mean", [-1.3, -1.0, 0.01, 0.7, 1.2])
-@pytest.mark.parametrize("log_scale", [-7.0, -3.0, 0.0, 3.0])
+@pytest.mark.parametrize("log_scale", [-10.0, -7.0, -3.0, 0.0, 3.0])
 def test_the_probabilities_of_the_levels_add_to_one(mean: float, log_scale: float) -> None:
     log_p = discretised_logistic(LEVELS, torch.full((256,), mean), torch.full((256,), log_scale))
     assert log_p.isfinite().all()
@@ -39,7 +39,8 @@ def test_the_model_starts_as_the_reconstruction_with_a_scale_a_colour() -> None:
     model.start(images, decoded)
     mean_error = (images / 127.5 - 1 - decoded).abs().mean(dim=(0, 2, 3))
     log_scale = (mean_error / (2 * math.log(2))).log()[:, None, None].expand_as(decoded)
-    expected = -discretised_logistic(images, decoded, log_scale).flatten(1).sum(1)
+    p = (1 - UNIFORM) * discretised_logistic(images, decoded, log_scale).exp() + UNIFORM / 256
+    expected = -p.log().flatten(1).sum(1)
     assert torch.allclose(model.nats(images, decoded), expected)
 
 
@@ -84,11 +85,20 @@ def test_a_later_colour_may_use_the_earlier_ones_and_no_other() -> None:
 
 
 def test_a_sure_model_of_its_own_reconstruction_needs_next_to_nothing() -> None:
-    """Exactly reconstructed images at the smallest scale: far less than a bit a sub-pixel, and never less than nothing."""
+    """Exactly reconstructed images at the smallest scale: next to no bits an image, and never less than nothing."""
     images = torch.randint(256, (2, 3, 8, 8))
     model = ResidualModel()
     model.start(images, images / 127.5 - 1)
     with torch.no_grad():
         nats = model.nats(images, images / 127.5 - 1)
     assert (nats >= 0).all()
-    assert (nats / (3 * 8 * 8) / math.log(2) < 0.1).all()
+    assert (nats / math.log(2) < 0.1).all()
+
+
+def test_a_sure_model_that_is_wrong_pays_a_bounded_price() -> None:
+    """What it was sure of is black, and the image is white: log2(256 / UNIFORM) bits a sub-pixel and no more."""
+    model, black = ResidualModel(), torch.full((1, 3, 4, 4), -1.0)
+    model.start(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), black)
+    with torch.no_grad():
+        nats = model.nats(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8), black)
+    assert nats.item() / 48 == pytest.approx(math.log(256 / UNIFORM), rel=1e-4)

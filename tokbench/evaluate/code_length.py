@@ -1,10 +1,12 @@
 """One code length for every tokenizer, in bits a sub-pixel: its tokens and what they leave open, beside lossless codecs.
 
-n images of the generation split, the same for all; N tokens, D channels.
+n images of the generation split, the same for all; N tokens, D channels. Nothing is told beside the image: captions are left
+out, so that the total bounds what images hold, as a codec's does.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from math import log
 
@@ -18,24 +20,29 @@ from tokbench.generation.denoise import Denoise
 from tokbench.information.diffusion_bound import bound_nats
 from tokbench.information.image_lossless import CODECS, bits_per_subpixel
 from tokbench.information.lossless import fit_code, measure_code
-from tokbench.interfaces import Dataset, Scheme, Tokenizer, TokenSpace
-from tokbench.metrics.standard_information import BOUND_TIMES, CODEC_IMAGES
+from tokbench.interfaces import Dataset, Scheme, TokenBatch, Tokenizer, TokenSpace
+from tokbench.metrics.images import to_float, to_uint8
+from tokbench.metrics.standard_information import BOUND_TIMES, IMAGES
 
 VERSION = 1
 LEVEL_STEP = 2 / 255  # between levels, as numbers in [-1, 1]
+ROUNDING = 1e-3  # of a level: of float32
 
 
 @torch.no_grad()
-def token_bits(scheme: Scheme, space: TokenSpace, table: TokenTable, *, images: int, batch: int) -> Tensor | None:
+def token_bits(scheme: Scheme, space: TokenSpace, table: TokenTable, *, batch: int) -> Tensor | None:
     """(n,) bits of the tokens of each image under a trained scheme; None where it says nothing that a coder could use.
 
     Exact over codes; over raw patches, which are levels, the variational bound of a denoiser.
     """
-    rows = some(len(table), images)
+    rows = some(len(table), IMAGES)
     generator = torch.Generator(table.z_q.device).manual_seed(0)
+    bounded = isinstance(scheme, Denoise) and not space.codebook_sizes and _are_levels(table.z_q)
+    if scheme.likelihood != "exact" and not bounded:
+        return None
 
     def nats(part: Tensor) -> Tensor:
-        own = table.batch(space, rows[part])
+        own = _untold(table.batch(space, rows[part]))
         if isinstance(scheme, Denoise):
             clean = scheme.denoiser(own.text, own.lengths)
             step = (LEVEL_STEP / space.std).to(own.latents.device)
@@ -45,9 +52,26 @@ def token_bits(scheme: Scheme, space: TokenSpace, table: TokenTable, *, images: 
         assert found is not None
         return found.double().cpu()
 
-    if scheme.likelihood != "exact" and not (isinstance(scheme, Denoise) and not space.codebook_sizes):
-        return None
     return in_batches(len(rows), batch, nats, what="token bits") / log(2)
+
+
+def _are_levels(z_q: Tensor) -> bool:
+    """Whether tokens (..., D) are 8-bit levels as numbers in [-1, 1]: a density of others is no code."""
+    levels = (z_q + 1) / LEVEL_STEP
+    return bool((levels - levels.round()).abs().max() < ROUNDING)
+
+
+def _untold(batch: TokenBatch) -> TokenBatch:
+    """The batch with empty captions."""
+    return replace(batch, text=batch.text[:, :0], lengths=torch.zeros_like(batch.lengths))
+
+
+@torch.no_grad()
+def _keeps_all(tokenizer: Tokenizer, images: Tensor, *, batch: int, device: torch.device) -> bool:
+    """Whether each of the uint8 images (n, 3, H, W) comes back as it was: then tokens leave nothing open."""
+    parts = images.split(batch)
+    again = (to_uint8(tokenizer.decode(tokenizer.encode(to_float(p.to(device))).z_q).float()).cpu() for p in parts)
+    return all(torch.equal(one, other) for one, other in zip(again, parts, strict=True))
 
 
 def evaluate_code_length(
@@ -56,21 +80,18 @@ def evaluate_code_length(
     *,
     tokens: Tensor | None,
     table_bits: float | None,
-    lossless: bool,
-    images: int,
     steps: int,
     batch: int,
     device: torch.device,
 ) -> tuple[Measures, Tensor | None]:
     """Measures, and (n,) bits of each image in all, None without a model of the tokens.
 
-    `tokens`: (n,) bits of each image's tokens under a model; `table_bits`: of an image's under the training split's tables;
-    `lossless`: the tokens are the image, nothing is left open.
+    `tokens`: (n,) bits of each image's tokens under a model; `table_bits`: of an image's under the training split's tables.
     """
-    held_out = dataset.generation.images[some(len(dataset.generation), images)]
+    held_out = dataset.generation.images[some(len(dataset.generation), IMAGES)]
     size = held_out[0].numel()
     residual = torch.zeros(len(held_out), dtype=torch.float64)
-    if not lossless:
+    if not _keeps_all(tokenizer, held_out, batch=batch, device=device):
         splits = {name: dataset.splits[name].images for name in ("train", "validation")}
         code = fit_code(tokenizer, splits, steps=steps, batch=batch, seed=0, device=device)
         found = measure_code(code, held_out, batch=batch, seed=0, device=device)
@@ -101,7 +122,7 @@ def codec_measures(dataset: Dataset) -> Measures:
 
 @lru_cache(maxsize=1)
 def _codecs(images: Tensor) -> Measures:
-    chosen = images[some(len(images), CODEC_IMAGES)]
+    chosen = images[some(len(images), IMAGES)]
     measures: Measures = {}
     for name, codec in CODECS.items():
         for form, tiled in (("single", False), ("tiled", True)):

@@ -1,7 +1,7 @@
 """The rate of a continuous latent: bits-back from a Gaussian around it to a fitted Gaussian prior (arXiv:1312.6114, equation 3).
 
 KL(q(z | x) || p(z)) nats are what a sample of q costs once the bits that chose it are had back: an upper bound that a coder
-can reach, not the entropy of the latent, which is not finite. B images, N tokens, D channels, K = N D latents.
+can reach, not the entropy of the latent, which is not finite. B images, N tokens, D channels, K latents of one strip.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 VERSION = 1
-MOST_LATENTS = 1024  # of an image: beyond, the prior's covariance is that of one token's channels
+MOST_LATENTS = 512  # of a strip: larger images are cut into as many consecutive tokens as fit, all with one prior
 START_SHARE = 0.1  # of the latents' own deviation: the posterior's width before it is fitted
 RIDGE = 1e-4  # of the mean variance, added to the prior's
 MIN_STD = 1e-6
@@ -25,7 +25,9 @@ class GaussianCode(nn.Module):
     def __init__(self, latents: Tensor, widths: Tensor | None = None) -> None:
         """From the training split's latents (M, N, D); `widths` (M, N, D) where each has its own posterior, which is kept."""
         super().__init__()
-        self.whole = latents[0].numel() <= MOST_LATENTS
+        num_tokens, dim = latents.shape[1:]
+        strip = max(n for n in range(1, num_tokens + 1) if num_tokens % n == 0 and (n == 1 or n * dim <= MOST_LATENTS))
+        self.strip = strip * dim
         rows = self._rows(latents.double())
         mean = rows.mean(dim=0)
         covariance = (rows - mean).T @ (rows - mean) / max(len(rows) - 1, 1)
@@ -39,7 +41,8 @@ class GaussianCode(nn.Module):
         self.fitted = widths is None
 
     def _rows(self, latents: Tensor) -> Tensor:
-        return latents.flatten(1) if self.whole else latents.flatten(0, 1)
+        """(B N D / K, K)."""
+        return latents.reshape(-1, self.strip)
 
     def width(self, latents: Tensor) -> Tensor:
         """(B, N, D) fitted widths."""

@@ -22,7 +22,8 @@ from tokbench.metrics.images import to_float
 
 VERSION = 1
 FITTED_ON = 4000  # training images, the first of a fixed shuffle
-BATCH, LEARNING_RATE, CHECKS, CHECKED = 32, 3e-3, 5, 256
+BATCH, CHECKS, CHECKED = 32, 5, 256
+LEARNING_RATE, WIDTH_LEARNING_RATE = 3e-3, 0.1  # the latter of logarithms that may start far from where they belong
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +89,11 @@ def fit_code(
         code = LosslessCode(tokenizer, splits["train"], batch=batch, device=device)
     train, held_out = splits["train"][order[:FITTED_ON]], splits["validation"][:CHECKED]
     generator = torch.Generator().manual_seed(seed)
-    parameters = [p for p in code.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    groups: list[dict[str, Any]] = [{"params": list(code.residual.parameters()), "lr": LEARNING_RATE}]
+    if code.code is not None and code.code.fitted:
+        groups.append({"params": list(code.code.parameters()), "lr": WIDTH_LEARNING_RATE})
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [g["lr"] for g in groups], total_steps=steps)
     checks = {max(round(steps * (i + 1) / CHECKS), 1) for i in range(CHECKS)}
     best: tuple[float, dict[str, Any]] | None = None
     noise = torch.Generator(device).manual_seed(seed + 1)

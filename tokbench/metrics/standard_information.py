@@ -6,11 +6,11 @@ from tokbench.metrics.definition import group
 
 INFORMATION_VERSION = 1
 BOUND_TIMES = 16  # noise levels an image
-CODEC_IMAGES = 1000
+IMAGES = 1000  # of the generation split, at most; the same for tokenizers and codecs
 
-_SPLIT = "mean over images of the generation split, / (3 H W)"
-_TOKENS = "-log2 p(tokens): of codes the native causal backbone's, given the caption; of pixels exact; of trained continuous latents the bits-back rate from a Gaussian of fitted (kl: own) width to a Gaussian fitted to the training latents of an image, of the denoiser on raw patches its variational bound (both upper bounds)"
-_RESIDUAL = "-log2 p(image | decoded tokens): discretised logistic, mean and scale from three 3 x 3 convolutions on the reconstruction, fitted to 4000 training images with as many steps for every tokenizer; of a latent with a width, decoded from a sample; 0 where the tokens are the image"
+_SPLIT = f"mean over at most {IMAGES} images of the generation split, / (3 H W)"
+_TOKENS = "-log2 p(tokens): of codes the native causal backbone's, without a caption; of pixels exact; of trained continuous latents the bits-back rate from a Gaussian of fitted (kl: own) width to a Gaussian fitted to the training latents of an image (beyond 512 of strips of it), of the denoiser on raw patches its variational bound (both upper bounds)"
+_RESIDUAL = "-log2 p(image | decoded tokens): discretised logistic (with 1e-4 of a uniform), mean and scale from three 3 x 3 convolutions on the reconstruction, fitted to 4000 training images with as many steps for every tokenizer; of a latent with a width, decoded from a sample; 0 where the tokens are the image"
 
 INFORMATION = group(
     "information",
@@ -31,10 +31,10 @@ INFORMATION = group(
             f"lossless total less the exact entropy of the process that draws the images; {_SPLIT}"
         ),
         ("single_file_bits_per_subpixel", "a file each", "bits/subpixel", "down"): (
-            f"bytes x 8 of one file an image, headers counted, of {CODEC_IMAGES} images of the generation split / sub-pixels"
+            "bytes x 8 of one file an image, headers counted, of the same images / sub-pixels"
         ),
         ("tiled_file_bits_per_subpixel", "one picture", "bits/subpixel", "down"): (
-            f"bytes x 8 of one picture with {CODEC_IMAGES} images of the generation split as tiles / their sub-pixels"
+            "bytes x 8 of one picture with the same images as tiles / their sub-pixels"
         ),
     },
 )
