@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from tokbench import build
 from tokbench.interfaces import TokenSpace
@@ -26,6 +27,8 @@ def test_every_option_composes(group: str) -> None:
         if group == "head":
             config = build.compose([f"+head@extra={option}"])
             assert config["extra"]["_target_"]
+        elif group == "toys":
+            config = build.compose([f"+toys={option}"])
         else:
             extra = ["data.root=somewhere"] if option == "folder" else []
             config = build.compose([f"{group}={option}", *extra])
@@ -36,8 +39,8 @@ def test_every_option_composes(group: str) -> None:
 def test_every_experiment_composes_and_states_a_question(name: str) -> None:
     config = build.compose([f"experiments={name}"])
     assert config["experiment"] == name
-    text = (build.ROOT / "experiments" / f"{name}.yaml").read_text()
-    assert "?" in text.splitlines()[1] + text.splitlines()[2]
+    about = yaml.safe_load((build.ROOT / "experiments" / f"{name}.yaml").read_text())["about"]
+    assert "?" in about["question"]
 
 
 @pytest.mark.parametrize("budget", options("budget"))

@@ -29,7 +29,7 @@ def jpeg_xl(image: np.ndarray) -> bytes:
         import imagecodecs
     except ModuleNotFoundError:
         raise ModuleNotFoundError("JPEG XL needs imagecodecs: pip install 'tokbench[codecs]'") from None
-    return bytes(imagecodecs.jpegxl_encode(image, lossless=True, effort=7))
+    return bytes(imagecodecs.jpegxl_encode(image, lossless=True, effort=7, numthreads=1))
 
 
 CODECS: Mapping[str, Callable[[np.ndarray], bytes]] = {"png": png, "webp": webp, "jpeg_xl": jpeg_xl}
