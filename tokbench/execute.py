@@ -20,7 +20,7 @@ from tokbench.evaluate.baselines import evaluate_baselines
 from tokbench.evaluate.choices import evaluate_choices
 from tokbench.evaluate.code_length import codec_measures, evaluate_code_length, token_bits
 from tokbench.evaluate.coded import evaluate_backbone_coding, evaluate_tables
-from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_step_flops
+from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_proxy, training_step_flops
 from tokbench.evaluate.exactness import evaluate_exactness, exactness_baselines, source_bits
 from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_likelihood, evaluate_understanding
 from tokbench.evaluate.kodak import Photographs, evaluate_photograph_bits, evaluate_photographs, tokenize
@@ -246,7 +246,8 @@ def _block(
             training_flops=budget["steps"] * training_step_flops(scheme, batch),
             device=job.device,
         )
-        metrics |= found
+        key = f"{block}/cost/training_flops_proxy"
+        metrics |= found | {key: measured(key, len(training.losses) * training_proxy(scheme, batch))}
     return [others]
 
 

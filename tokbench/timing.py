@@ -46,7 +46,7 @@ def latency(run: Callable[[], object], *, repeats: int, warm_up: int = 1) -> Tim
     """Wall time of a call, the device synchronised, after `warm_up` calls that do not count."""
     for _ in range(warm_up):
         run()
-    return Timing(tuple(_timed(run) for _ in range(repeats)))
+    return Timing(tuple(once(run) for _ in range(repeats)))
 
 
 def throughput(run: Callable[[int], object], *, largest: int, repeats: int) -> tuple[float, int]:
@@ -70,7 +70,8 @@ def throughput(run: Callable[[int], object], *, largest: int, repeats: int) -> t
     return best
 
 
-def _timed(run: Callable[[], object]) -> float:
+def once(run: Callable[[], object]) -> float:
+    """Wall time of one call, the device synchronised before and after."""
     _synchronise()
     start = time.perf_counter()
     run()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokbench import cost, timing
 from tokbench.backbone.attention import Cache
-from tokbench.backbone.sequence import encode_text
+from tokbench.backbone.sequence import SPECIALS, encode_text
 from tokbench.evaluate.measures import Measures, measured, missing
 from tokbench.interfaces import Scheme, TokenBatch, Tokenizer, TokenSpace
 from tokbench.metrics.images import to_float
@@ -21,6 +21,7 @@ REPEATS = 5
 FLOAT_BYTES = 4  # costs are measured in float32
 TIMED = (
     *("latency_seconds", "throughput_images_per_second", "best_batch", "latency_over_roofline"),
+    "head_seconds_share",
     *(f"{bound}_bound_seconds{at}" for at in ("", "_at_best") for bound in ("compute", "weights", "launch")),
 )
 Timings = dict[str, timing.Timing | float]
@@ -91,6 +92,7 @@ def scheme_costs(
         )
         found: Timings = {"latency_seconds": one, "throughput_images_per_second": many, "best_batch": best}
         found |= {"latency_over_roofline": one.median / at_one.seconds}
+        found |= {"head_seconds_share": _head_share(scheme, lambda: image(decode=False))}
         return found | _bound_seconds(at_one, "") | _bound_seconds(at_best, "_at_best")
 
     key = f"{block}/cost/"
@@ -107,6 +109,34 @@ def scheme_costs(
     measures = {key + name: measured(key + name, value) for name, value in values.items()}
     timed, others = _timed(key, TIMED, measure, per=1)
     return measures | timed, others
+
+
+def _head_share(scheme: Any, generate: Callable[[], object]) -> float:
+    """Of the time of one image, that inside the head's draws."""
+    head = getattr(scheme, "head", None)
+    if head is None:
+        return 0.0
+    inside: list[float] = []
+
+    def sample(*args: Any, **options: Any) -> Tensor:
+        drawn: list[Tensor] = []
+        inside.append(timing.once(lambda: drawn.append(type(head).sample(head, *args, **options))))
+        return drawn[0]
+
+    head.sample = sample
+    try:
+        whole = timing.once(generate)
+    finally:
+        del head.sample
+    return sum(inside) / whole
+
+
+def training_proxy(scheme: Scheme, batch: TokenBatch) -> int:
+    """6 N D of one training step on `batch`: N parameters of the blocks, D tokens of its rows."""
+    backbone = scheme.backbone  # type: ignore[attr-defined]
+    places = getattr(scheme, "num_places", batch.latents.shape[1])
+    tokens = len(batch.text) * (batch.text.shape[1] + places + SPECIALS)
+    return 6 * cost.num_parameters(backbone.blocks) * tokens
 
 
 def training_step_flops(scheme: Scheme, batch: TokenBatch) -> int:

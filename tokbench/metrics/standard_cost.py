@@ -36,6 +36,12 @@ COST = group(
         ("training_flops", "backbone training FLOPs", "FLOPs", "down"): (
             "forward and backward of one step x steps; 2 FLOPs a multiply-add, attention included"
         ),
+        ("training_flops_proxy", "backbone training 6 N D", "FLOPs", "down"): (
+            "6 x parameters of the blocks x tokens of all steps, text, image and padding alike: without attention, heads and embeddings"
+        ),
+        ("head_seconds_share", "head's share of time", "share", "down"): (
+            "wall-clock seconds inside the head's draws / seconds of one image, batch 1, guidance 1, decoding left out; 0 without a head"
+        ),
         ("generation_flops_analytic", "FLOPs/image (formula)", "FLOPs/image", "down"): (
             "backbone, head and code search for one image at guidance 1, from shapes alone; 2 FLOPs a multiply-add; guidance doubles it"
         ),

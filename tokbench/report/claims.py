@@ -14,11 +14,14 @@ from typing import Any
 import yaml
 
 from tokbench.report.formatting import EMPTY, markdown_table
+from tokbench.report.parity import parity
 from tokbench.report.ranking import MIN_SEEDS
-from tokbench.report.rules import RULES, Finding
+from tokbench.report.rules import RULES as COMPARING
+from tokbench.report.rules import Finding
 from tokbench.report.view import View
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+RULES = {**COMPARING, "parity": parity}
 TIERS = ("cpu", "gpu", "reference")
 
 

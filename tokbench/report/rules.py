@@ -51,10 +51,15 @@ class Finding:
 
 def find_row(view: View, side: str | Mapping[str, Any]) -> Row | None:
     """The one row of that name and those dotted settings, other settings as in DEFAULTS; None of none or several."""
-    side = {"name": side} if isinstance(side, str) else side
-    wanted = {**DEFAULTS, **{key: value for key, value in side.items() if key != "name"}}
-    found = [row for row in view.rows if row.records[0].name == side["name"] and _fits(row, wanted)]
+    found = find_rows(view, side)
     return found[0] if len(found) == 1 else None
+
+
+def find_rows(view: View, side: str | Mapping[str, Any]) -> list[Row]:
+    """The rows of that name and those dotted settings, other settings as in DEFAULTS."""
+    side = _named(side)
+    wanted = {**DEFAULTS, **{key: value for key, value in side.items() if key != "name"}}
+    return [row for row in view.rows if row.records[0].name == side["name"] and _fits(row, wanted)]
 
 
 def _fits(row: Row, wanted: Mapping[str, Any]) -> bool:

@@ -1,0 +1,67 @@
+"""The rule of FLOP parity finds a known ratio in records, whatever way FLOPs are counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from report_factory import file, measure, record
+
+from tokbench.records import read_records
+from tokbench.report.groups import group_records
+from tokbench.report.parity import WAYS, parity
+from tokbench.report.view import View
+
+KEY = "native/generation/fd_classifier"
+PAIR = {"label": "a / b", "first": {"name": "a"}, "second": {"name": "b"}, "expected": "below"}
+
+
+def write(folder: Path, name: str, scale: float, *, seeds: int = 3, slope: float = -0.3) -> None:
+    """Runs that need `scale` times the FLOPs of their kind for the same distance; counts differ by constants in between."""
+    for size, flops in enumerate((1e12, 1e13, 1e14)):
+        for seed in range(seeds):
+            values = {
+                KEY: 50 * (flops / scale / 1e12) ** slope * (1 + 0.001 * seed),
+                "native/cost/training_flops_proxy": flops,
+                "native/cost/training_flops": 1.5 * flops,
+                "cost/tokenizer_training_flops": 1e12,
+            }
+            made = record(name, seed, metrics={key: measure(key, value) for key, value in values.items()})
+            config = {**made.config, "budget": {"backbone": {"width": 32 * 2**size}}}
+            file(made.model_copy(update={"config": config, "hash": f"{size}{made.hash[1:]}"}), folder)
+
+
+def found(folder: Path, **changes: object) -> list:
+    (group,) = group_records(read_records(folder / "runs"))
+    return parity(View(group, folder / "runs"), KEY, 0.1, pairs=[{**PAIR, **changes}])
+
+
+def test_a_known_ratio_supports_or_contradicts(tmp_path: Path) -> None:
+    write(tmp_path, "a", 0.25)
+    write(tmp_path, "b", 1.0)
+    findings = found(tmp_path)
+    assert [finding.label for finding in findings] == [f"a / b, FLOPs {how}" for how in WAYS]
+    for finding in findings[:2]:
+        assert float(finding.effect) == pytest.approx(0.25, rel=0.01)
+        assert (finding.seeds, finding.agrees, finding.unit) == (3, True, "ratio")
+    assert 0.2 < float(findings[2].effect) < 0.35
+    assert findings[2].effect != findings[1].effect
+    turned = found(tmp_path, first=PAIR["second"], second=PAIR["first"])
+    assert [finding.agrees for finding in turned] == [False] * 3
+    assert turned[0].effect == "4 (extrapolated)"
+
+
+def test_few_seeds_one_size_or_opposite_slopes_decide_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "few", "a", 0.25, seeds=2)
+    write(tmp_path / "few", "b", 1.0, seeds=2)
+    assert [finding.agrees for finding in found(tmp_path / "few")] == [None] * 3
+    assert found(tmp_path / "few", first={"name": "absent"}) == [None] * 3
+    write(tmp_path / "odd", "a", 0.25, slope=0.3)
+    write(tmp_path / "odd", "b", 1.0)
+    assert [(finding.effect, finding.agrees) for finding in found(tmp_path / "odd")] == [("none", None)] * 3
+
+
+def test_a_side_can_be_another_block(tmp_path: Path) -> None:
+    write(tmp_path, "a", 0.25)
+    write(tmp_path, "b", 1.0)
+    assert found(tmp_path, first={"name": "a", "block": "common"}) == [None] * 3

@@ -1,0 +1,84 @@
+"""The rule of FLOP parity: how much training one system needs for what another reaches, from runs of several sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokbench.metrics.parity import Parity
+from tokbench.metrics.parity import parity as ratio_of
+from tokbench.metrics.statistics import Difference
+from tokbench.records import RunRecord, parse_key
+from tokbench.report.ranking import MIN_SEEDS
+from tokbench.report.rules import Finding, agrees, find_rows
+from tokbench.report.view import LEVEL, RESAMPLES, View
+
+PROXY, BACKBONE, TOKENIZER = "cost/training_flops_proxy", "cost/training_flops", "cost/tokenizer_training_flops"
+Point = tuple[float, float]  # FLOPs and metric of a run
+
+
+def parity(
+    view: View, measure: str, minimum_effect: float, *, pairs: Sequence[Mapping[str, Any]]
+) -> list[Finding | None]:
+    """Of each pair and way to count FLOPs, whether `first` needs fewer or more than `second`, by what counts of the ratio.
+
+    A side is all rows of a name with its dotted settings; its `block` takes the place of the measure's. Ways to count: 6 N D; all
+    that the backbone's training does; that and the tokenizer's.
+    """
+    return [_one(view, measure, minimum_effect, pair, how) for pair in pairs for how in WAYS]
+
+
+def _flops(record: RunRecord, block: str, how: str) -> float:
+    if how == "6 N D":
+        return _value(record, f"{block}/{PROXY}")
+    return _value(record, f"{block}/{BACKBONE}") + (_value(record, TOKENIZER) if how == "with the tokenizer's" else 0)
+
+
+WAYS = ("6 N D", "with attention", "with the tokenizer's")
+
+
+def _one(view: View, measure: str, minimum_effect: float, pair: Mapping[str, Any], how: str) -> Finding | None:
+    sides = [_points(view, measure, pair[name], how) for name in ("first", "second")]
+    if any(len({flops for flops, _ in points}) < 2 for points, _ in sides):
+        return None
+    columns = [list(column) for points, _ in sides for column in zip(*points, strict=True)]
+    found = ratio_of(*columns, resamples=RESAMPLES, level=LEVEL, seed=0)
+    seeds = min(count for _, count in sides)
+    told = ("none", "none") if found is None else (f"{found.ratio:.3g}", f"{found.low:.3g} to {found.high:.3g}")
+    return Finding(
+        label=f"{pair['label']}, FLOPs {how}",
+        expected=f"{pair['expected']} 1",
+        effect=told[0] + (" (extrapolated)" if found is not None and found.extrapolated else ""),
+        interval=told[1],
+        unit="ratio",
+        seeds=seeds,
+        agrees=None if found is None or seeds < MIN_SEEDS else _agrees(found, pair["expected"], minimum_effect),
+    )
+
+
+def _agrees(found: Parity, expected: Any, minimum_effect: float) -> bool | None:
+    gap = Difference(found.ratio - 1, found.low - 1, found.high - 1, separable=not found.low <= 1 <= found.high)
+    return agrees(gap, expected, minimum_effect)
+
+
+def _points(view: View, measure: str, side: Mapping[str, Any], how: str) -> tuple[list[Point], int]:
+    """Of all runs of a side that have the measure, and the fewest seeds of one of its rows."""
+    block = side.get("block") or parse_key(measure).block
+    key = "/".join((block, *measure.split("/")[1:]))
+    needed = (key, f"{block}/{PROXY}", f"{block}/{BACKBONE}", TOKENIZER)
+    points, seeds = [], []
+    for row in find_rows(view, {name: value for name, value in side.items() if name != "block"}):
+        runs = [record for record in row.records if all(_measured(record, each) for each in needed)]
+        points += [(_flops(record, block, how), _value(record, key)) for record in runs]
+        seeds += [len(runs)] if runs else []
+    return points, min(seeds, default=0)
+
+
+def _measured(record: RunRecord, key: str) -> bool:
+    return key in record.metrics and record.metrics[key].value is not None
+
+
+def _value(record: RunRecord, key: str) -> float:
+    value = record.metrics[key].value
+    assert value is not None, key
+    return value
