@@ -49,6 +49,7 @@ def test_a_sweep_leaves_records_tables_and_pictures_and_nothing_else(swept: tupl
         *("runs", "cache", "README.md", "photos-32-smoke.md", "photos-32-smoke.csv", "report.html", "claims.md"),
         *("main.md", "information.md"),
         *("photos-32-smoke-reconstruction.png", "photos-32-smoke-samples.png", "photos-32-smoke-lost-first.png"),
+        "photos-32-smoke-completions.png",
     }
     assert len(list((folder / "runs").iterdir())) == 4
     assert "| fsq" in output

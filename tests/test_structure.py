@@ -37,7 +37,7 @@ ORDER = (
         "judges_checker",
     ),
     *("environment", "evaluate", "report", "toys"),
-    *("job", "stages", "tune", "execute", "run", "plan", "claims", "codec", "advise", "ocr"),
+    *("job", "stages", "tune", "pairs", "execute", "run", "plan", "claims", "codec", "advise", "ocr"),
 )
 ONLY_IN = {
     "lightning": {"train"},

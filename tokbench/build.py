@@ -17,8 +17,10 @@ os.environ["TOKBENCH_ROOT"] = str(ROOT)  # conf/config.yaml anchors its paths he
 NOT_HASHED = ("results_dir", "cache_dir", "force", "logger", "experiment")
 GROUPS = ("data", "tokenizer", "quantizer", "backbone", "generation", "budget")
 # Keys younger than the first records, with the value that says what runs did before: left out of the hash at that value.
-LATER: dict[str, Any] = {"shapes": False, "tokenizer.layout": "grid", "tokenizer.num_queries": None} | {
-    f"generation.{block}.scheme.order": "raster" for block in ("native_discrete", "native_stages")
+LATER: dict[str, Any] = {
+    **{"shapes": False, "few_steps": None, "pairs": None},
+    **{"tokenizer.layout": "grid", "tokenizer.num_queries": None},
+    **{f"generation.{block}.scheme.order": "raster" for block in ("native_discrete", "native_stages")},
 }
 
 

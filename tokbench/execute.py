@@ -20,9 +20,17 @@ from tokbench.evaluate.baselines import evaluate_baselines
 from tokbench.evaluate.choices import evaluate_choices
 from tokbench.evaluate.code_length import codec_measures, evaluate_code_length, token_bits
 from tokbench.evaluate.coded import evaluate_backbone_coding, evaluate_tables
+from tokbench.evaluate.completions import complete, say
 from tokbench.evaluate.costs import scheme_costs, tokenizer_costs, training_proxy, training_step_flops
 from tokbench.evaluate.exactness import evaluate_exactness, exactness_baselines, source_bits
-from tokbench.evaluate.generation import Sizes, evaluate_generation, evaluate_likelihood, evaluate_understanding
+from tokbench.evaluate.few_steps import evaluate_few_steps
+from tokbench.evaluate.generation import (
+    Sizes,
+    evaluate_generation,
+    evaluate_likelihood,
+    evaluate_text,
+    evaluate_understanding,
+)
 from tokbench.evaluate.kodak import Photographs, evaluate_photograph_bits, evaluate_photographs, tokenize
 from tokbench.evaluate.legibility import evaluate_legibility, legibility_baselines
 from tokbench.evaluate.maps import lost_maps
@@ -32,12 +40,15 @@ from tokbench.evaluate.robustness import evaluate_robustness
 from tokbench.evaluate.shapes import evaluate_shapes
 from tokbench.evaluate.tokenizer import evaluate_tokenizer
 from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
-from tokbench.interfaces import Tokenizer, TokenSpace
+from tokbench.generation.denoise import Denoise
+from tokbench.generation.masked import Masked
+from tokbench.interfaces import Scheme, Tokenizer, TokenSpace
 from tokbench.job import Job, Values, checkout, data_key, load_dataset
 from tokbench.judges import ColourClassifier, train_classifier
 from tokbench.judges_checker import train_checker
 from tokbench.judges_reader import train_reader
 from tokbench.metrics.images import to_float
+from tokbench.pairs import evaluate_pairs
 from tokbench.records import DataInfo, RunRecord, write_arrays, write_record
 from tokbench.stages import scheme_checkpoint, tokenizer_loss, trainable, trained_scheme, trained_tokenizer
 from tokbench.train import Training
@@ -201,6 +212,7 @@ def _block(
     with job.step(f"train {preset['name']}"):
         scheme, training = trained_scheme(job, preset, space, tables)
     metrics |= _training_measures(f"{block}/", training)
+    metrics[f"{block}/training/steps"] = measured(f"{block}/training/steps", len(training.losses))
     arrays[f"loss_{block}"] = _curve(training)
     with job.step(f"judge {preset['name']}"):
         pixels = dataset.train.images.shape[-1] * dataset.train.images.shape[-2]
@@ -219,6 +231,7 @@ def _block(
             arrays[f"token_bits_{block}"] = _array(bits)
         if job.config["stage"] == "bits":
             return []
+        metrics |= evaluate_text(block, scheme, space, held_out, sizes)
         metrics |= evaluate_understanding(
             block, scheme, space, held_out, dataset.generation, dataset.class_names, sizes
         )
@@ -233,6 +246,11 @@ def _block(
             many = {"images": sizes.understanding, "batch": sizes.batch}
             metrics |= evaluate_shapes(block, scheme, tokenizer, space, dataset.generation, **many)
         arrays[f"samples_{block}"] = _array(samples[:PICTURED])
+        arrays |= _completions(job, block, scheme, tokenizer, space, held_out)
+        if job.config.get("few_steps"):
+            guidance = metrics[f"{block}/guided/guidance"].value or 1.0
+            options = {"most": job.config["few_steps"], "guidance": guidance, "seed": job.config["seed"]}
+            metrics |= evaluate_few_steps(block, scheme, tokenizer, reference, sizes, device=job.device, **options)
     with job.step(f"cost of {preset['name']}"):
         budget = job.config["budget"]["backbone"]
         batch = tables["train"].batch(space, some(len(tables["train"]), budget["batch"]))
@@ -243,12 +261,29 @@ def _block(
             space,
             caption=dataset.generation.captions[0],
             batch=job.config["budget"]["evaluation"]["throughput_batch"],
-            training_flops=budget["steps"] * training_step_flops(scheme, batch),
+            training_flops=len(training.losses) * training_step_flops(scheme, batch),
             device=job.device,
         )
         key = f"{block}/cost/training_flops_proxy"
         metrics |= found | {key: measured(key, len(training.losses) * training_proxy(scheme, batch))}
+    if job.config.get("pairs"):
+        with job.step(f"pairs of {preset['name']}"):  # last: it trains the scheme on
+            metrics |= evaluate_pairs(block, job, scheme, tokenizer, space)
     return [others]
+
+
+def _completions(
+    job: Job, block: str, scheme: Scheme, tokenizer: Tokenizer, space: TokenSpace, table: TokenTable
+) -> dict[str, np.ndarray]:
+    """Pictures: what free runs say, and the other halves of images where the scheme can paint a part."""
+    seed, size = job.config["seed"], job.dataset.train.images.shape[-1]
+    images, words = say(scheme, tokenizer, seed=seed, size=size, device=job.device)
+    found = {f"free_{block}": _array(images), f"free_words_{block}": np.array(words)}
+    if isinstance(scheme, Masked | Denoise):
+        halves = complete(scheme, tokenizer, space, table, seed=seed, count=PICTURED)
+        originals = job.dataset.generation.images[some(len(table), PICTURED)]
+        found |= {f"completed_{block}": _array(halves), "completion_originals": _array(originals)}
+    return found
 
 
 def _code_length(job: Job, tokenizer: Tokenizer, metrics: Measures, arrays: dict[str, np.ndarray]) -> None:

@@ -44,11 +44,11 @@ ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modu
     *("tokbench.evaluate.costs", "tokbench.evaluate.tokens", "tokbench.evaluate.reference"),
     "tokbench.evaluate.robustness",
 )
-ON_DEMAND = {
-    "tuning": "tokbench.tune",
-    "shapes": "tokbench.evaluate.shapes",
+ON_DEMAND = {  # the same, where that key is set
+    **{"tuning": "tokbench.tune", "shapes": "tokbench.evaluate.shapes"},
     "rd": "tokbench.evaluate.kodak",
-}  # the same, where that key is set
+    **{"few_steps": "tokbench.evaluate.few_steps", "pairs": "tokbench.pairs"},
+}
 CODED = (  # the same, of runs that measure code lengths: every stage but tokenizer
     *("tokbench.information.residual", "tokbench.information.continuous", "tokbench.information.diffusion_bound"),
     *("tokbench.information.lossless", "tokbench.information.image_lossless", "tokbench.evaluate.code_length"),

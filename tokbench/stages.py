@@ -12,8 +12,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from tokbench import build
+from tokbench.evaluate.costs import training_step_flops
 from tokbench.evaluate.tokens import TokenTable
-from tokbench.interfaces import Scheme, Tokenizer, TokenSpace
+from tokbench.interfaces import Scheme, TokenBatch, Tokenizer, TokenSpace
 from tokbench.job import Job, Values, rooms_of
 from tokbench.locks import held
 from tokbench.memory import trained_in_memory
@@ -135,10 +136,19 @@ def trained_scheme(
             lambda generator: tables["train"].draw(space, size, generator),
             validation=held_out,
             generators=(noise,),
-            **_fit_options(job, "backbone", scheme_checkpoint(job, preset), micro_batches),
+            **_fit_options(job, "backbone", scheme_checkpoint(job, preset), micro_batches)
+            | {"steps": backbone_steps(job, scheme, tables["train"].batch(space, torch.arange(size)))},
         )
 
     return trained_in_memory(partial(job.scheme, preset, space), train, batch=size)
+
+
+def backbone_steps(job: Job, scheme: Scheme, batch: TokenBatch) -> int:
+    """The budget's steps; where it has `training_flops`, as many as those pay for at what one step takes on `batch`."""
+    budget = job.config["budget"]["backbone"]
+    if "training_flops" not in budget:
+        return int(budget["steps"])
+    return max(round(budget["training_flops"] / training_step_flops(scheme, batch)), 1)
 
 
 def _fit_options(job: Job, part: str, checkpoint: Path, micro_batches: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ NO_ARROW = (
     *(f"toy/{name}" for name in ("parameters", "outside", "gradient")),
     *("legibility/bits_per_glyph", "legibility/text_bits_per_glyph"),
     "cost/best_batch",
+    "understanding/pairs_told_apart",
     *(f"generation/{name}" for name in ("model_bits", "guidance", "nearest_train_distance")),
 )
 

@@ -42,6 +42,7 @@ def evaluate_choices(
     return {key: mean_of(key, in_batches(len(rows), batch, right, what=f"{block}: choices").double())}
 
 
+@torch.no_grad()
 def chosen(scheme: Scheme, batch: TokenBatch, captions: Sequence[Sequence[str]]) -> Tensor:
     """(B,) int64: which of its C captions each image finds likeliest; equals go to the last, so that chance is no merit."""
     nats = []

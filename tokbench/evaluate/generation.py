@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log
 from sys import stderr
+from typing import Any
 
 import torch
 from rich.progress import track
 from torch import Tensor
 
-from tokbench.backbone.sequence import encode_text
+from tokbench.backbone.sequence import IGNORE, arrange, encode_text
 from tokbench.data.common import subset
 from tokbench.evaluate.exactness import evaluate_exactness
 from tokbench.evaluate.measures import Measures, in_batches, mean_of, measured, missing
@@ -186,12 +188,7 @@ def evaluate_understanding(
 
     measures: Measures = {}
     key = f"{block}/understanding/caption_bits_per_byte"
-    num_bytes = table.lengths[rows.to(device)].sum().item()
-    if num_bytes:
-        nats = in_batches(len(rows), sizes.batch, own, what=f"{block}: captions")
-        measures[key] = measured(key, nats.sum().item() / log(2) / num_bytes, n=len(rows))
-    else:
-        measures[key] = missing(key, "no captions")
+    measures[key] = _per_byte(key, table, rows, sizes.batch, own)
     key = f"{block}/understanding/caption_accuracy"
     if split.labels is None or len(names) < 2:
         measures[key] = missing(key, "no classes")
@@ -199,6 +196,37 @@ def evaluate_understanding(
         chosen = in_batches(len(rows), sizes.batch, by_name, what=f"{block}: classes").argmin(dim=1)
         measures[key] = mean_of(key, (chosen == split.labels[rows]).double())
     return measures
+
+
+def evaluate_text(block: str, scheme: Any, space: TokenSpace, table: TokenTable, sizes: Sizes) -> Measures:
+    """Bits per byte of the captions alone, with no image read."""
+    rows = some(len(table), sizes.understanding)
+
+    def alone(part: Tensor) -> Tensor:
+        batch = table.batch(space, rows[part])
+        return _text_nats(scheme, batch.text, batch.lengths).cpu()
+
+    key = f"{block}/understanding/text_bits_per_byte"
+    return {key: _per_byte(key, table, rows, sizes.batch, alone)}
+
+
+def _per_byte(key: str, table: TokenTable, rows: Tensor, batch: int, nats: Callable[[Tensor], Tensor]) -> Measure:
+    """Bits of the captions of these rows over their bytes."""
+    num_bytes = table.lengths[rows.to(table.lengths.device)].sum().item()
+    if not num_bytes:
+        return missing(key, "no captions")
+    found = in_batches(len(rows), batch, nats, what=key)
+    return measured(key, found.sum().item() / log(2) / num_bytes, n=len(rows))
+
+
+def _text_nats(scheme: Any, text: Tensor, lengths: Tensor) -> Tensor:
+    """(B,) nats of the captions (B, T) and of BOI, which ends them, with no image read."""
+    rows = arrange(text, lengths, torch.zeros_like(lengths, dtype=torch.bool), 0)
+    backbone, place = scheme.backbone, torch.arange(rows.tokens.shape[1], device=text.device)
+    turn = backbone.rotation(rows.image_starts, len(place))
+    states = backbone(backbone.embed_text(rows.tokens, rows.image_starts), turn, mask=None, causal=True)
+    said = torch.cat((rows.tokens[:, 1:], rows.tokens[:, :1]), dim=1)
+    return backbone.text_nats(states, said.masked_fill(place > lengths[:, None], IGNORE)).sum(dim=1)
 
 
 @torch.no_grad()

@@ -36,6 +36,7 @@ def mean_of(key: str, values: Tensor, *, floor: float | None = None) -> Measure:
     return measured(key, values.mean().item(), n=len(values), spread=spread, floor=floor)
 
 
+@torch.no_grad()
 def in_batches(total: int, batch: int, call: Callable[[Tensor], Tensor], *, what: str) -> Tensor:
     """`call` on index tensors that cover range(total), concatenated; a progress bar on a terminal."""
     from sys import stderr

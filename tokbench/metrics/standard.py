@@ -13,6 +13,7 @@ from tokbench.metrics.definition import Definition, group
 from tokbench.metrics.standard_cost import COST, TRAINING
 from tokbench.metrics.standard_information import INFORMATION
 from tokbench.metrics.standard_shapes import SHAPED
+from tokbench.metrics.standard_systems import SYSTEMS
 from tokbench.metrics.standard_toys import TOYS
 from tokbench.metrics.standard_truth import CHOICES, LEGIBILITY, SCENES
 
@@ -209,4 +210,5 @@ STANDARD: Mapping[str, Definition] = (
     | SCENES
     | CHOICES
     | INFORMATION
+    | SYSTEMS
 )

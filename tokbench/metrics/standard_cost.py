@@ -88,6 +88,9 @@ TRAINING = group(
         ("final_loss", "final loss", "", None): (
             "mean training loss of the last tenth of the steps; not comparable across heads"
         ),
+        ("steps", "training steps", "steps", None): (
+            "optimizer steps; where budget.backbone.training_flops is set, as many as it pays for by the count of one step"
+        ),
         ("flattened", "flattened", "0 or 1", None): (
             "1 where the loss had stopped falling; 0 is printed as not converged"
         ),

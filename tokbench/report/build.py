@@ -22,6 +22,7 @@ from tokbench.report.pictures import draw_pictures
 from tokbench.report.quantizers import PAGE, build_quantizers
 from tokbench.report.rate_distortion import PAGE as RATES
 from tokbench.report.rate_distortion import build_rate_distortion
+from tokbench.report.systems import draw_systems
 from tokbench.report.tidy import tidy
 from tokbench.report.toys import PAGE as TOYS
 from tokbench.report.toys import build_toys, toy_views
@@ -98,6 +99,7 @@ def _command(record: RunRecord) -> str:
 def _build_group(view: View, results: Path) -> list[Path]:
     page, table = (results / f"{view.group.stem}.{ending}" for ending in ("md", "csv"))
     pictures = draw_pictures(view, results) + draw_legibility(view, results) + draw_lost(view, results)
+    pictures += draw_systems(view, results)
     write_whole(page, render_page(view, pictures).encode())
     write_whole(table, tidy(view.group.records).to_csv(index=False, lineterminator="\n").encode())
     return [page, table, *pictures]

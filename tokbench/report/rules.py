@@ -129,10 +129,15 @@ def difference(view: View, first: Row, second: Row, measure: str) -> tuple[Diffe
     if len(seeds) < 2:
         return None
     gaps = np.array([float(values[0][s]) - float(values[1][s]) for s in seeds])  # type: ignore[arg-type]
+    unit = next(r.metrics[measure].unit for r in first.records if measure in r.metrics)
+    return interval(gaps), len(seeds), unit
+
+
+def interval(gaps: np.ndarray) -> Difference:
+    """The mean of (n,) gaps, one a seed, with Student's 95 % interval."""
     reach = stats.t.ppf((1 + LEVEL) / 2, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
     low, high = float(gaps.mean() - reach), float(gaps.mean() + reach)
-    unit = next(r.metrics[measure].unit for r in first.records if measure in r.metrics)
-    return Difference(float(gaps.mean()), low, high, separable=low > 0 or high < 0), len(seeds), unit
+    return Difference(float(gaps.mean()), low, high, separable=low > 0 or high < 0)
 
 
 def agrees(gap: Difference, expected: Expected, minimum_effect: float) -> bool | None:
@@ -189,6 +194,32 @@ def collapse(view: View, measure: str, minimum_effect: float, *, has: str, needs
     return [_level(row, measure, 1.0, f"at most {most:g}", lambda v: v <= most) for row in poor] or [None]
 
 
+def enough(
+    view: View, measure: str, minimum_effect: float, *, rows: Sequence[Mapping[str, Any]]
+) -> list[Finding | None]:
+    """Whether the measure `few` of each of the `rows` is at most `minimum_effect` percent above the row's own `measure`."""
+    return [_enough(view, measure, minimum_effect, side) for side in rows]
+
+
+def _enough(view: View, measure: str, most: float, side: Mapping[str, Any]) -> Finding | None:
+    row = find_row(view, side["row"])
+    pairs = [[r.metrics.get(key) for key in (side["few"], measure)] for r in row.records] if row else []
+    values = [(few.value, many.value) for few, many in pairs if few and many and few.value is not None and many.value]
+    if len(values) < 2:
+        return None
+    gap = interval(np.array([100 * (few - many) / many for few, many in values]))
+    agreed = True if gap.high <= most else False if gap.low > most else None
+    return Finding(
+        label=side["label"],
+        expected=f"at most {most:g} % above",
+        effect=f"{gap.mean:+.3g}",
+        interval=f"{gap.low:+.3g} to {gap.high:+.3g}",
+        unit="%",
+        seeds=len(values),
+        agrees=agreed if len(values) >= MIN_SEEDS else None,
+    )
+
+
 def _level(row: Row, measure: str, level: float, expected: str, holds: Callable[[float], bool]) -> Finding | None:
     values = [m.value for r in row.records if (m := r.metrics.get(measure)) is not None and m.value is not None]
     if not values:
@@ -215,4 +246,5 @@ RULES: Mapping[str, Callable[..., list[Finding | None]]] = {
     "levels": levels,
     "at_most": at_most,
     "collapse": collapse,
+    "enough": enough,
 }

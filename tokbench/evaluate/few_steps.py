@@ -1,0 +1,128 @@
+"""One trained scheme over numbers of steps: what more passes buy and cost, without training again (C31, C32)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokbench import timing
+from tokbench.backbone.sequence import encode_text
+from tokbench.diffusion import SAMPLERS as SAMPLER_FUNCTIONS
+from tokbench.diffusion import evaluations
+from tokbench.evaluate.generation import Sizes, generate
+from tokbench.evaluate.measures import Measures, measured, missing
+from tokbench.evaluate.reference import Reference, some
+from tokbench.generation.denoise import Denoise
+from tokbench.generation.masked import Masked
+from tokbench.interfaces import Scheme, Tokenizer
+from tokbench.metrics.features import frechet_distance
+from tokbench.metrics.standard_systems import EVALUATIONS, ROUNDS, SAMPLERS
+
+VERSION = 1
+REPEATS = 3
+
+
+def evaluate_few_steps(
+    block: str,
+    scheme: Scheme,
+    tokenizer: Tokenizer,
+    reference: Reference,
+    sizes: Sizes,
+    *,
+    most: int,
+    guidance: float,
+    seed: int,
+    device: torch.device,
+) -> Measures:
+    """Quality and latency of each way of at most so many passes; nothing where a scheme's passes are as many as its tokens."""
+    chosen = ways(scheme, most=most)
+    options = {
+        "guidance": guidance,
+        "batch": sizes.batch,
+        "seed": seed,
+        "device": device,
+        "what": f"{block}: few steps",
+    }
+    measures: Measures = {}
+    for way, count in chosen:
+        key = f"{block}/steps/fd_classifier_{way}_{count}"
+        with taking(scheme, way, count):
+            measures[key] = _quality(key, scheme, tokenizer, reference, sizes.samples, options)
+    return measures | _latencies(block, scheme, chosen, device)
+
+
+def _latencies(block: str, scheme: Scheme, chosen: list[tuple[str, int]], device: torch.device) -> Measures:
+    def measure() -> list[timing.Timing]:
+        found = []
+        for way in chosen:
+            with taking(scheme, *way):
+                found.append(timing.latency(lambda: _one(scheme, device), repeats=REPEATS))
+        return found
+
+    quiet = timing.quietly(measure)
+    measures: Measures = {}
+    for place, (way, count) in enumerate(chosen):
+        key = f"{block}/steps/latency_seconds_{way}_{count}"
+        if quiet.value is None:
+            measures[key] = missing(key, quiet.reason or "busy")
+        else:
+            took = quiet.value[place]
+            measures[key] = measured(key, took.median, n=REPEATS, spread=took.interquartile_range)
+    return measures
+
+
+def ways(scheme: Scheme, *, most: int) -> list[tuple[str, int]]:
+    """Samplers with numbers of evaluations that they can make, or numbers of rounds."""
+    if isinstance(scheme, Masked):
+        return [("rounds", count) for count in ROUNDS if count <= scheme.space.num_tokens]
+    if isinstance(scheme, Denoise):
+        return [
+            (sampler, n) for sampler in SAMPLERS for n in EVALUATIONS if evaluations(sampler, _steps(sampler, n)) <= n
+        ]
+    return []
+
+
+@contextmanager
+def taking(scheme: Any, way: str, count: int) -> Iterator[None]:
+    """The scheme samples in so many rounds, or evaluations of a sampler (Heun's: one fewer where they are even), meanwhile."""
+    names = ("rounds",) if way == "rounds" else ("steps", "sampler", "evaluations")
+    before = {name: getattr(scheme, name) for name in names}
+    if way == "rounds":
+        scheme.rounds = count
+    else:
+        scheme.steps, scheme.sampler = _steps(way, count), SAMPLER_FUNCTIONS[way]
+        scheme.evaluations = evaluations(way, scheme.steps)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(scheme, name, value)
+
+
+def _steps(sampler: str, count: int) -> int:
+    return (count + 1) // 2 if sampler == "heun" else count
+
+
+def _quality(
+    key: str, scheme: Scheme, tokenizer: Tokenizer, reference: Reference, samples: int, options: dict[str, Any]
+) -> Any:
+    split, features = reference.dataset.generation, reference.features("fd_classifier")
+    if features is None:
+        return missing(key, "no classes")
+    rows = some(len(split), samples)
+    images = generate(scheme, tokenizer, tuple(split.captions[i] for i in rows.tolist()), **options)
+    if len(images) <= features.num_features:
+        return missing(key, f"n = {len(images)} < {features.num_features + 1}")
+    distance = frechet_distance(features(images), reference.known("fd_classifier", "generation"))
+    return measured(key, distance, n=len(images))
+
+
+@torch.no_grad()
+def _one(scheme: Scheme, device: torch.device) -> Tensor:
+    text, lengths = (part.to(device) for part in encode_text(["a"]))
+    generator = torch.Generator(device).manual_seed(0)
+    return scheme.sample(text, lengths, guidance=1.0, generator=generator).z_q

@@ -1,0 +1,116 @@
+"""Pictures of generation systems: tokenizer against scheme at equal training FLOPs, quality over steps, completions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tokbench.metrics.standard_systems import WAYS
+from tokbench.report.pictures import COLUMNS, DPI, Strip, draw, save
+from tokbench.report.rows import Row, flatten, summarize
+from tokbench.report.view import View
+
+QUALITY = "guided/fd_classifier"
+FLOPS = "budget.backbone.training_flops"
+BLOCKS = ("native", "common")
+Cells = Mapping[tuple[str, str], float]  # tokenizer and preset to the mean over seeds
+
+
+def draw_systems(view: View, folder: Path) -> list[Path]:
+    """`<stem>-systems.png`, `-steps.png` and `-completions.png`, each where there are runs that it can show."""
+    stem, paths = view.group.stem, list[Path]()
+    for flops, cells in heatmaps(view).items():
+        title = f"{stem}: gFD classifier, {flops:.2g} training FLOPs each"
+        paths.append(_heatmap(folder / f"{stem}-systems-{flops:.2g}.png", cells, title=title))
+    if curves := step_curves(view):
+        paths.append(_curves(folder / f"{stem}-steps.png", curves, title=f"{stem}: one model over its steps"))
+    if strips := completion_strips(view):
+        title = f"{stem}: right halves painted after the left ones, guidance 1, not selected"
+        paths.append(draw(folder / f"{stem}-completions.png", strips, title=title))
+    return paths
+
+
+def heatmaps(view: View) -> dict[float, Cells]:
+    """Training FLOPs to the quality of each tokenizer in each preset; without those of a single tokenizer or preset."""
+    found: dict[float, dict[tuple[str, str], float]] = defaultdict(dict)
+    for row in view.rows:
+        record = row.records[0]
+        flops = flatten(record.config).get(FLOPS)
+        for block, preset in record.blocks.items():
+            summary = summarize(row.records, f"{block}/{QUALITY}")
+            if flops and summary is not None and summary.mean is not None:
+                found[float(flops)][record.name, preset] = summary.mean
+    return {
+        flops: cells for flops, cells in found.items() if all(len(set(names)) > 1 for names in zip(*cells, strict=True))
+    }
+
+
+def step_curves(view: View) -> dict[str, list[tuple[int, float]]]:
+    """Label to (passes, quality) of each row and way of sampling that was judged over its steps."""
+    curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for row in view.rows:
+        for block in BLOCKS:
+            for way, count in WAYS:
+                summary = summarize(row.records, f"{block}/steps/fd_classifier_{way}_{count}")
+                if summary is not None and summary.mean is not None:
+                    preset = row.records[0].blocks.get(block, block)  # type: ignore[call-overload]
+                    curves[f"{row.label}, {preset}: {way}"].append((count, summary.mean))
+    return curves
+
+
+def completion_strips(view: View) -> list[Strip]:
+    """One strip a row and block whose scheme painted halves, of the first seed that has them; the originals first."""
+    strips: list[Strip] = []
+    for row in view.rows:
+        for block in BLOCKS:
+            arrays = _arrays(view, row, f"completed_{block}")
+            if not arrays:
+                continue
+            if not strips:
+                strips.append(("originals", arrays["completion_originals"][:COLUMNS]))
+            preset = row.records[0].blocks.get(block, block)  # type: ignore[call-overload]
+            strips.append((f"{row.label}\n{preset}", arrays[f"completed_{block}"][:COLUMNS]))
+    return strips
+
+
+def _arrays(view: View, row: Row, name: str) -> Mapping[str, np.ndarray]:
+    found = (view.arrays(record) for record in row.records)
+    return next((arrays for arrays in found if name in arrays), {})
+
+
+def _heatmap(path: Path, cells: Cells, *, title: str) -> Path:
+    tokenizers, presets = (sorted(set(names)) for names in zip(*cells, strict=True))
+    values = np.array([[cells.get((t, p), np.nan) for p in presets] for t in tokenizers])
+    figure = Figure(figsize=(1.6 + 1.05 * len(presets), 1.4 + 0.5 * len(tokenizers)), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.imshow(np.log(values), cmap="viridis_r", aspect="auto")
+    middle = np.nanmean(np.log(values))
+    for (i, j), value in np.ndenumerate(values):
+        text = "does not fit" if np.isnan(value) else f"{value:.3g}"
+        colour = "black" if np.isnan(value) or np.log(value) < middle else "white"
+        axes.text(j, i, text, ha="center", va="center", fontsize=6 if np.isnan(value) else 8, color=colour)
+    axes.set_xticks(range(len(presets)), presets, fontsize=7, rotation=20)
+    axes.set_yticks(range(len(tokenizers)), tokenizers, fontsize=7)
+    axes.set_title(f"{title} (lower is better)", fontsize=8)
+    return save(figure, path)
+
+
+def _curves(path: Path, curves: Mapping[str, list[tuple[int, float]]], *, title: str) -> Path:
+    figure = Figure(figsize=(6.4, 4), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for label, points in curves.items():
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=3, linewidth=1, label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("evaluations or rounds", fontsize=8)
+    axes.set_ylabel("gFD classifier", fontsize=8)
+    axes.legend(fontsize=6)
+    axes.set_title(title, fontsize=8)
+    return save(figure, path)
