@@ -118,7 +118,7 @@ def test_the_optimal_denoiser_of_a_gaussian_samples_it(sampler, schedule):
 
     x = sample(
         best,
-        torch.randn(20000, 1, generator=generator),
+        torch.randn(6000, 1, generator=generator),
         schedule=SCHEDULES[schedule],
         prediction=PREDICTIONS["x0"],
         sampler=SAMPLERS[sampler],
