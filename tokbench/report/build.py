@@ -8,6 +8,7 @@ from pathlib import Path
 from tokbench import build
 from tokbench.records import RunRecord, read_records, write_whole
 from tokbench.report.formatting import markdown_table
+from tokbench.report.frontiers import draw_frontiers
 from tokbench.report.groups import Group, group_records
 from tokbench.report.headline import readme_block
 from tokbench.report.html import build_html
@@ -99,7 +100,7 @@ def _command(record: RunRecord) -> str:
 def _build_group(view: View, results: Path) -> list[Path]:
     page, table = (results / f"{view.group.stem}.{ending}" for ending in ("md", "csv"))
     pictures = draw_pictures(view, results) + draw_legibility(view, results) + draw_lost(view, results)
-    pictures += draw_systems(view, results)
+    pictures += draw_systems(view, results) + draw_frontiers(view, results)
     write_whole(page, render_page(view, pictures).encode())
     write_whole(table, tidy(view.group.records).to_csv(index=False, lineterminator="\n").encode())
     return [page, table, *pictures]
