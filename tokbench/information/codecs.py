@@ -67,7 +67,8 @@ def _measured(codec: Codec, setting: float, photograph: Tensor, layout: str) -> 
     files = [codec.write(_pixels(picture), setting) for picture in pictures]
     decoded = torch.stack([torch.from_numpy(codec.read(file)).permute(2, 0, 1) for file in files])
     error = (decoded.double() - pictures.double()).square().mean().item()
-    quality = {"psnr_db": round(min(PSNR_CAP, -10 * np.log10(max(error, 1e-12) / 255**2)), 4)}
+    decibels = float(-10 * np.log10(max(error, 1e-12) / 255**2))
+    quality = {"psnr_db": round(min(PSNR_CAP, decibels), 4)}
     if layout == "picture":
         quality["ssim"] = round(ssim(decoded, pictures).item(), 5)
     return {"bytes": sum(map(len, files)), "files": len(files), "pixels": pictures[:, 0].numel()} | quality
@@ -139,7 +140,7 @@ CODECS = {
     ),
     "JPEG XL": Codec(
         DISTANCES,
-        lambda pixels, distance: _jxl().jpegxl_encode(pixels, distance=distance, effort=7),
+        lambda pixels, distance: _jxl().jpegxl_encode(pixels, distance=distance, effort=7, numthreads=1),
         lambda data: _jxl().jpegxl_decode(data),
         lambda: f"imagecodecs {_jxl().__version__}, {_jxl().jpegxl_version()}",
         "Butteraugli distance, effort 7",
