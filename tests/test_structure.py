@@ -20,6 +20,7 @@ ORDER = (
         "heads",
         "metrics",
         "tokenizers",
+        "losses",
     ),
     *(
         "backbone",
@@ -99,6 +100,7 @@ def test_every_module_that_makes_numbers_is_in_the_hash() -> None:
         "tokbench.tokenizers.",
         "tokbench.generation.",
         "tokbench.heads.",
+        "tokbench.losses.",
         "tokbench.toys.",
         "tokbench.metrics.points",
     )

@@ -53,7 +53,8 @@ def plain(config: Any, options: Mapping[str, Any], overrides: Iterable[str]) -> 
         values["tokenizer"] = {k: v for k, v in values["tokenizer"].items() if f"tokenizer.{k}" in given}
     if values["tokenizer"].get("layout") == "grid":
         values["tokenizer"]["num_queries"] = None  # says nothing of a grid, and makes no other run of it
-    values["choices"] = {group: str(options[group]) for group in GROUPS}
+    chosen = (*GROUPS, *(["loss"] if values.get("loss") else []))
+    values["choices"] = {group: str(options[group]) for group in chosen}
     values["name"] = values["name"] or _name(values)
     return values
 
@@ -65,7 +66,8 @@ def _name(values: Mapping[str, Any]) -> str:
     choices = values["choices"]
     name = choices["quantizer"] if choices["tokenizer"] == "autoencoder" else choices["tokenizer"]
     layout = values["tokenizer"].get("layout", "grid")
-    return "-".join([name, *([layout] if layout != "grid" else []), *(["searched"] if values.get("tuning") else [])])
+    told = [None if layout == "grid" else layout, choices.get("loss"), "searched" if values.get("tuning") else None]
+    return "-".join([name, *(part for part in told if part)])
 
 
 def construct(node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:

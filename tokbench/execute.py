@@ -116,6 +116,7 @@ def execute(job: Job) -> Path:
         with job.step("code length"):
             _code_length(job, tokenizer, metrics, arrays)
     environment = describe(device) | reference.judges() | {"other_processes_cores": round(max(others), 3)}
+    environment |= {"trained_on_features": list(job.trained_on)} if job.trained_on else {}
     environment["checkout"] = checkout(Path(config["cache_dir"]))
     path = _write(job, metrics, arrays, environment)
     for preset in job.presets.values():
@@ -130,10 +131,12 @@ def _cost_tokenizer(job: Job, tokenizer: Tokenizer, metrics: Measures) -> float:
     budget = job.config["budget"]
     rows = some(len(job.dataset.train), budget["tokenizer"]["batch"])
     images = job.dataset.train.images[rows]
-    untrained = job.tokenizer()
+    untrained, criterion = job.tokenizer(), job.criterion(steps=0)  # of no steps: an adversary is there from the first
+    compared = () if criterion is None else (criterion,)
 
     def step() -> None:
-        torch.stack(list(tokenizer_loss(untrained, to_float(images.to(job.device))).values())).sum().backward()
+        terms = tokenizer_loss(untrained, to_float(images.to(job.device)), *compared)
+        torch.stack(list(terms.values())).sum().backward()
 
     with job.step("cost of the tokenizer"):
         if trainable(untrained):

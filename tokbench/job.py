@@ -74,6 +74,7 @@ class Job:
     versions: dict[str, int]
     hash: str
     presets: dict[str, Values]  # generation block to preset
+    trained_on: tuple[str, ...] = ()  # networks whose features the tokenizer's loss is computed on
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -111,6 +112,14 @@ class Job:
         tokenizer = build.construct(node, **wanted)
         return tokenizer.to(self.device) if hasattr(tokenizer, "to") else tokenizer
 
+    def criterion(self, *, steps: int) -> Any | None:
+        """What a reconstruction is compared by in a training of so many steps, on the device; None for the squared error."""
+        node = self.config.get("loss")
+        if not node:
+            return None
+        torch.manual_seed(self.config["seed"])
+        return build.construct(node, steps=steps).to(self.device)
+
     def scheme(self, preset: Values, space: TokenSpace) -> Scheme:
         """The generation scheme as the seed draws it, on the device."""
         torch.manual_seed(self.config["seed"])
@@ -145,6 +154,7 @@ def prepare(config: Values) -> Job:
     tokenizer = job.tokenizer()
     size = dataset.train.images.shape[-1]
     check_tokenizer(tokenizer, size=size)
+    config = job.config = _with_loss(job, tokenizer)
     _identify(job, codebooks=len(tokenizer.codebook_sizes))
     presets = _presets_of(config, tokenizer)
     if presets:
@@ -164,6 +174,20 @@ def prepare(config: Values) -> Job:
                 check_guidance(guidance, caption_dropout=scheme.caption_dropout)
         _warn_of_base(job, space)
     return job
+
+
+def _with_loss(job: Job, tokenizer: Tokenizer) -> Values:
+    """The configuration with the sha256 of the weights in its loss; the job is told whose features the loss sees."""
+    criterion = job.criterion(steps=1)
+    if criterion is None:
+        return job.config
+    if not isinstance(tokenizer, nn.Module) or not any(p.requires_grad for p in tokenizer.parameters()):
+        raise ValueError(f"loss needs a tokenizer with something to train, got {job.config['name']}")
+    job.trained_on = tuple(criterion.trained_on)
+    sha256 = getattr(criterion.perceptual, "weights_sha256", None)
+    node = job.config["loss"]
+    told = {"perceptual": {**node["perceptual"], "weights_sha256": sha256}} if sha256 else {}
+    return {**job.config, "loss": {**node, **told}}
 
 
 def _presets_of(config: Values, tokenizer: Tokenizer) -> dict[str, Values]:
@@ -193,7 +217,7 @@ def _identify(job: Job, *, codebooks: int) -> None:
     """Gives the job its versions and hash; the preset for several codebooks is part of it only where there are several."""
     generation = {k: v for k, v in job.config["generation"].items() if k != "native_stages" or codebooks > 1}
     job.config = {**job.config, "generation": generation}
-    nodes = [job.config[name] for name in ("data", "tokenizer", "quantizer", "backbone")]
+    nodes = [job.config.get(name) for name in ("data", "tokenizer", "quantizer", "backbone", "loss")]
     presets = _presets(generation, codebooks=None).values()
     nodes += [node for preset in presets for node in (preset["scheme"], preset["head"])]
     used = [room for key, room in ON_DEMAND.items() if job.config.get(key)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,27 @@ from tokbench.job import Job, Values, rooms_of
 from tokbench.locks import held
 from tokbench.memory import trained_in_memory
 from tokbench.metrics.images import to_float
-from tokbench.quantizers.ranks import rank
+from tokbench.quantizers.ranks import num_ranks, rank
 from tokbench.records import write_whole
 from tokbench.train import Training, fit
 
 VERSION = 1
+Compare = Callable[[Tokenizer, Tensor, Tensor], dict[str, Tensor]]
+DISTANCES = ("reconstruction", "perceptual")  # terms that the validation split is judged by
 OTHER_RANK = 1_000_003  # between the seeds of the noise that ranks draw
 
 
-def tokenizer_loss(tokenizer: Tokenizer, images: Tensor) -> dict[str, Tensor]:
-    """Weighted scalar terms on (B, 3, H, W) images in [-1, 1]: mean squared error, and the quantizer's losses."""
+def squared_error(tokenizer: Tokenizer, reconstruction: Tensor, images: Tensor) -> dict[str, Tensor]:
+    """The default of what a reconstruction is compared by."""
+    return {"reconstruction": nn.functional.mse_loss(reconstruction, images)}
+
+
+def tokenizer_loss(tokenizer: Tokenizer, images: Tensor, compare: Compare = squared_error) -> dict[str, Tensor]:
+    """Weighted scalar terms on (B, 3, H, W) images in [-1, 1]: those of the reconstruction, and the quantizer's losses."""
     quantized = tokenizer.encode(images)
-    reconstruction = nn.functional.mse_loss(tokenizer.decode(quantized.z_q).float(), images)
+    terms = compare(tokenizer, tokenizer.decode(quantized.z_q).float(), images)
     weights = tokenizer.loss_weights
-    return {"reconstruction": reconstruction} | {k: weights[k] * v for k, v in quantized.losses.items()}
+    return terms | {k: weights[k] * v for k, v in quantized.losses.items()}
 
 
 def trainable(tokenizer: Tokenizer) -> bool:
@@ -66,7 +73,8 @@ def tokenizer_path(job: Job) -> Path:
     """Where the weights of the job's tokenizer are kept, under a hash of all that made them."""
     config, budget = job.config, job.config["budget"]
     parts = [config[k] for k in ("tokenizer", "quantizer", "seed")] + [budget["tokenizer"], budget["precision"]]
-    used = build.versions([config["tokenizer"], config["quantizer"]], rooms_of(config))
+    parts += [build.hashed({"loss": config["loss"]})] if config.get("loss") else []
+    used = build.versions([config[k] for k in ("tokenizer", "quantizer")] + [config.get("loss")], rooms_of(config))
     return Path(config["cache_dir"]) / "tokenizers" / f"{build.digest(parts, used, job.fingerprints)}.pt"
 
 
@@ -89,20 +97,26 @@ def _fit_tokenizer(job: Job, tokenizer: Any, micro_batches: int) -> Training:
         rows = torch.randint(len(train), (size,), generator=generator)
         return to_float(train[rows.to(train.device)])
 
+    criterion = job.criterion(steps=options["steps"])
+    compared, judged = ((), ()) if criterion is None else ((criterion,), (criterion.distances,))
+    fitting = _fit_options(job, "tokenizer", checkpoint_path(job, tokenizer_path(job).stem), micro_batches)
+    if criterion is not None and criterion.adversary is not None:
+        if num_ranks() > 1:
+            raise ValueError(f"loss.adversary trains on one device, got {num_ranks()} ranks")
+        # L_rec says nothing of an adversary's gain: the last weights are kept. Its own state is in no checkpoint.
+        fitting |= {"validations": 1, "checkpoint": None}
+
     def loss(images: Tensor) -> dict[str, Tensor]:
-        return tokenizer_loss(tokenizer, images)
+        return tokenizer_loss(tokenizer, images, *compared)
 
     def held_out() -> float:
-        errors = [loss(to_float(part))["reconstruction"] * len(part) for part in validation.split(256)]
+        errors = []
+        for part in validation.split(256):
+            terms = tokenizer_loss(tokenizer, to_float(part), *judged)
+            errors.append(sum(terms[name] for name in DISTANCES if name in terms) * len(part))
         return float(sum(errors)) / len(validation)
 
-    training = fit(
-        tokenizer,
-        loss,
-        draw,
-        validation=held_out,
-        **_fit_options(job, "tokenizer", checkpoint_path(job, tokenizer_path(job).stem), micro_batches),
-    )
+    training = fit(tokenizer, loss, draw, validation=held_out, **fitting)
     if any(not getattr(module, "initialized", True) for module in tokenizer.modules()):
         raise ValueError(
             f"init=kmeans needs as many tokens as codes, {tokenizer.codebook_sizes}, "

@@ -161,7 +161,8 @@ def row_names() -> frozenset[str]:
     names |= {
         build.compose([f"experiments={path.stem}"])["name"] for path in (build.ROOT / "experiments").glob("*.yaml")
     }
-    names |= {f"{name}-{layout}" for name in names for layout in CAUSAL}
+    losses = {path.stem for path in (build.ROOT / "conf" / "loss").glob("*.yaml")}
+    names |= {f"{name}-{choice}" for name in names for choice in (*CAUSAL, *losses)}
     return frozenset(names | {*build.compose(["+toys=heads"])["toys"]["rows"], *ERRORS})
 
 

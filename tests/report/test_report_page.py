@@ -105,6 +105,33 @@ def test_a_distance_leads_only_by_more_than_three_floors(tmp_path: Path, gap: fl
     assert ("**10**" in page) is ranks
 
 
+@pytest.mark.parametrize("used", ["classifier", "random64"])
+def test_who_was_trained_on_a_measures_features_is_not_ranked_by_it(tmp_path: Path, used: str) -> None:
+    """C40: the row with the best value leads only where its loss saw other features; the page says why it does not."""
+    key = "common/generation/fd_classifier"
+    for name, value in (("vq_tuned", 5.0), ("fsq", 10.0), ("vq", 20.0)):
+        for seed in range(3):
+            changed = metrics(name, seed) | {key: measure(key, value, floor=0.9)}
+            told = {"environment": {"trained_on_features": [used]}} if name == "vq_tuned" else {}
+            file(record(name, seed, ranked=True, metrics=changed, **told), tmp_path, with_arrays=False)
+    page = pages(tmp_path)["cifar10-cpu.md"]
+    flattered = used == "classifier"
+    assert ("**10**" in page, "**5**" in page) == (flattered, not flattered)
+    assert ("gFD classifier does not rank vq_tuned: trained on the same features (classifier)" in page) is flattered
+
+
+def test_rows_of_another_loss_are_no_peers(tmp_path: Path) -> None:
+    made = [record(name, seed, ranked=True) for name in ("fsq", "vq") for seed in range(3)]
+    assert re.search(
+        r"\*\*\d", body(pages(tmp_path / "a", *made, with_arrays=True)["cifar10-cpu.md"], "Reconstruction")
+    )
+    made = [
+        r.model_copy(update={"config": r.config | ({"loss": {"pixels": "l1"}} if r.name == "vq" else {})}) for r in made
+    ]
+    page = pages(tmp_path / "b", *made, with_arrays=True)["cifar10-cpu.md"]
+    assert not re.search(r"\*\*\d", body(page, "Reconstruction"))
+
+
 def test_native_generation_is_never_ranked(tmp_path: Path) -> None:
     key = "native/generation/fd_classifier"
     for name, value in (("fsq", 10.0), ("vq", 100.0)):

@@ -26,6 +26,13 @@ FLIP_IMAGES, FLIP_SEED = 1000, 0
 CODED_IMAGES = 16  # coded with the backbone
 UNDERSTANDING_VERSION = KODAK_VERSION = CODED_VERSION = LIKELIHOOD_VERSION = ROBUSTNESS_VERSION = 1
 
+FEATURES = {  # measures by the network whose features they are computed on: no rank for who was trained on those (C40)
+    "fd_classifier": "classifier",
+    "fd_random64": "random64",
+    "kid_random64": "random64",
+    "class_agreement": "classifier",
+}
+
 _FRECHET = "Fréchet distance in float64; NA where images <= features"
 _CLASSIFIER = "64 features of a small classifier trained on the training split's originals (sha256 in the record)"
 _RANDOM = f"64 features of a fixed random convolutional network, seed {RANDOM_SEED} (sha256 in the record)"

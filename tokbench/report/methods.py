@@ -74,7 +74,7 @@ def make_methods(rows: Sequence[Row]) -> list[Method]:
 
 
 def _around(row: Row) -> str:
-    return json.dumps(row.records[0].config.get("tokenizer"), sort_keys=True)
+    return json.dumps([row.records[0].config.get(part) for part in ("tokenizer", "loss")], sort_keys=True)
 
 
 def _main_variant(points: list[Point]) -> list[Point]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokbench.metrics.standard import FEATURES
+from tokbench.records import parse_key
 from tokbench.report.definitions import direction
 from tokbench.report.formatting import listed
 from tokbench.report.rows import NOMINAL_BITS, Row, summarize
@@ -46,11 +48,19 @@ def _winners(view: View, key: str, peers: str, array: str | None) -> set[str]:
     way = direction(key)
     if way is None or not _may_rank(view):
         return set()
-    return {best for rows in peer_groups(view, peers) if (best := _leader(view, key, rows, way, array)) is not None}
+    allowed = [[row for row in rows if trained_on(row, key) is None] for rows in peer_groups(view, peers)]
+    return {best for rows in allowed if (best := _leader(view, key, rows, way, array)) is not None}
+
+
+def trained_on(row: Row, key: str) -> str | None:
+    """The network behind a measure's features where the row's training loss was computed on them too: it does not rank."""
+    network = FEATURES.get(parse_key(key).short)
+    used = (record.environment.get("trained_on_features") for record in row.records)
+    return network if any(isinstance(names, list) and network in names for names in used) else None
 
 
 def peer_groups(view: View, peers: str) -> list[list[Row]]:
-    """All rows, or the discrete rows by equal nominal bits (within 1 %) in one encoder and decoder."""
+    """All rows, or the discrete rows by equal nominal bits (within 1 %) in one encoder and decoder of one loss."""
     if peers == "all":
         return [view.rows]
     groups: list[tuple[float, object, list[Row]]] = []
@@ -58,7 +68,7 @@ def peer_groups(view: View, peers: str) -> list[list[Row]]:
         bits = _mean(row, NOMINAL_BITS, seeds=1)
         if bits is None:
             continue  # continuous: no row has as many bits
-        around = row.records[0].config.get("tokenizer")
+        around = tuple(row.records[0].config.get(part) for part in ("tokenizer", "loss"))
         same = (
             rows for first, other, rows in groups if abs(bits - first) <= BITS_TOLERANCE * first and other == around
         )

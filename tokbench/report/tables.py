@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tokbench.report.columns import Column, floor
 from tokbench.report.formatting import EMPTY, listed, markdown_table
 from tokbench.report.layouts import Layout
+from tokbench.report.ranking import trained_on
 from tokbench.report.rows import Row
 from tokbench.report.view import View
 
@@ -46,9 +47,23 @@ def table(view: View, layout: Layout) -> list[str]:
         *layout.notes,
         *([FLOOR] if any(column.cell is floor for column in kept) else []),
         *([BOLD] if any("**" in text for texts in kept.values() for text in texts) else []),
+        *_unranked(columns, rows),
         *([f"Not measured: {listed(left_out)}."] if left_out else []),
     ]
     return [*lines, *(line for note in notes for line in ("", note))]
+
+
+def _unranked(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    """A note for each ranked column that leaves out rows whose loss saw its features."""
+    notes = []
+    for column in columns:
+        found = {row.label: network for row in rows if column.rank and (network := trained_on(row, column.key))}
+        if found:
+            network = next(iter(found.values()))
+            notes.append(
+                f"{column.name} does not rank {listed(list(found))}: trained on the same features ({network}), which it flatters."
+            )
+    return notes
 
 
 def _transposed(columns: Sequence[Sequence[str]]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:

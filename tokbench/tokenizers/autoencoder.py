@@ -85,6 +85,11 @@ class Autoencoder(nn.Module):
         """The quantizer's map from any (B, N, D) to the codes of its K stages (B, N, K); None where it has none."""
         return getattr(self.quantizer, "snap", None)
 
+    @property
+    def last_layer(self) -> Tensor:
+        """The weights that make pixels: where an adversary's gradient is weighed against the reconstruction's."""
+        return self.decoder.get_parameter(f"{len(self.decoder) - 2}.weight")
+
     def shape(self, height: int, width: int) -> tuple[int, ...]:
         """(h, w) of the token grid, or (L,) of a line."""
         grid = self._grid(height, width)
