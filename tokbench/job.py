@@ -25,6 +25,7 @@ from tokbench.evaluate.reference import some
 from tokbench.evaluate.tokens import space_of
 from tokbench.generation.tokens import check_guidance, grouped
 from tokbench.interfaces import Dataset, Scheme, Tokenizer, TokenSpace
+from tokbench.metrics.standard_shapes import SHAPES
 from tokbench.records import NAME, find_record, record_file_name, write_whole
 from tokbench.tokenizers.check import check_tokenizer
 
@@ -154,6 +155,8 @@ def prepare(config: Values) -> Job:
     tokenizer = job.tokenizer()
     size = dataset.train.images.shape[-1]
     check_tokenizer(tokenizer, size=size)
+    for rows, columns in SHAPES if config.get("shapes") else ():
+        tokenizer.shape(rows * size, columns * size)  # a line is made for one size
     config = job.config = _with_loss(job, tokenizer)
     _identify(job, codebooks=len(tokenizer.codebook_sizes))
     presets = _presets_of(config, tokenizer)

@@ -12,7 +12,7 @@ from tokbench.generation.causal import Causal
 from tokbench.generation.denoise import Denoise
 from tokbench.heads.categorical import Categorical
 from tokbench.interfaces import TokenBatch
-from tokbench.job import LINE, ROOMS, rooms_of
+from tokbench.job import LINE, ROOMS, prepare, rooms_of
 from tokbench.quantizers.continuous import Continuous
 from tokbench.quantizers.fsq import FiniteScalarQuantizer
 from tokbench.tokenizers.autoencoder import CAUSAL, Autoencoder
@@ -149,6 +149,12 @@ def test_a_line_says_what_it_needs(options: dict[str, object], message: str) -> 
 def test_a_line_is_made_for_one_size() -> None:
     with pytest.raises(ValueError, match="made for one image size, 16x16, got 32x32"):
         made("queries_causal", Continuous(4)).latents(torch.zeros(1, 3, 32, 32))
+
+
+def test_other_shapes_are_refused_before_anything_is_trained() -> None:
+    words = ["budget=smoke", "shapes=true", "tokenizer.layout=queries_causal", "tokenizer.num_queries=16"]
+    with pytest.raises(ValueError, match="made for one image size, 32x32, got 32x64"):
+        prepare(build.compose(words))
 
 
 def test_causal_and_denoise_generate_lines() -> None:

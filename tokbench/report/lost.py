@@ -24,9 +24,10 @@ PLOT = 3.6
 TITLES = ("mean |error|", "entropy by place", "model bits by place")
 NOTE = (
     "Above: power a coefficient in octave bands of spatial frequency, of the originals and of each row's error; where a line"
-    " meets the originals', nothing of that band is kept. Below, of each row's first seed: mean |error| by pixel in 8-bit"
-    " levels, the marginal entropy of the token at each place and its bits under the causal backbone (a line of queries is one"
-    " row, in its order), each column on one scale, and |error| of single test images."
+    " meets the originals', nothing of that band is kept. Beside it the bits of the tokens under the causal backbone, in raster"
+    " order or in that of the queries. Below, of each row's first seed: mean |error| by pixel in 8-bit levels, the marginal"
+    " entropy of the token at each place and its model bits (a line of queries is one row, in its order), each column on one"
+    " scale, and |error| of single test images."
 )
 
 
@@ -41,8 +42,12 @@ def draw_lost(view: View, folder: Path) -> list[Path]:
     halves = figure.add_gridspec(2, 1, height_ratios=[PLOT + 0.3, height - PLOT - 0.3])
     upper, lower = (figure.add_subfigure(halves[place]) for place in (0, 1))
     upper.suptitle(f"{view.group.stem}: what is lost first{left_out(view)}", fontsize=9, weight="bold")
-    upper.subplots_adjust(left=0.08, right=0.7, bottom=0.14, top=0.9)
-    _draw_bands(upper.subplots(), rows)
+    upper.subplots_adjust(left=0.07, right=0.8, bottom=0.15, top=0.9, wspace=0.22)
+    bands, order = upper.subplots(1, 2)
+    _draw_bands(bands, rows)
+    _draw_order(order, rows)
+    handles, labels = bands.get_legend_handles_labels()
+    upper.legend(handles, labels, loc="center left", bbox_to_anchor=(0.805, 0.5), fontsize=6, frameon=False)
     panels = lower.subplots(len(rows), len(TITLES) + SHOWN, squeeze=False)
     lower.subplots_adjust(left=0.2, right=0.99, bottom=0.01, top=1 - 0.3 / (height - PLOT), hspace=0.08, wspace=0.08)
     limits = [max((float(m.max()) for _, a in rows if (m := _maps(a)[k]) is not None), default=1.0) for k in range(3)]
@@ -82,16 +87,34 @@ def _draw_bands(axes: Axes, rows: Sequence[tuple[Row, Arrays]]) -> None:
     places = np.arange(len(ends))
     axes.plot(places, _decibels(rows[0][1]["power_originals"]), color="black", linestyle="--", label="originals")
     for place, (row, arrays) in enumerate(rows):
-        style: dict[str, Any] = {"color": f"C{place % 10}", "linestyle": ("-", "-.", ":")[place // 10 % 3]}
-        axes.plot(places, _decibels(arrays["power_error"]), label=row.label, linewidth=1.1, marker=".", **style)
+        axes.plot(
+            places, _decibels(arrays["power_error"]), label=row.label.replace(" (", "\n("), marker=".", **_style(place)
+        )
     upper = [*(f"{end:.3g}" for end in ends[2:]), "0.71"]
     names = ["mean", *(f"{low:.3g} to\n{high}" for low, high in zip(ends[1:], upper, strict=True))]
-    axes.set_xticks(places, names, fontsize=7)
-    axes.tick_params(axis="y", labelsize=7)
-    axes.set_xlabel("spatial frequency, cycles a pixel", fontsize=8)
-    axes.set_ylabel("power a coefficient, dB of one level", fontsize=8)
+    axes.set_xticks(places, names)
+    _write(axes, "spatial frequency, cycles a pixel", "power a coefficient, dB of one level")
+
+
+def _draw_order(axes: Axes, rows: Sequence[tuple[Row, Arrays]]) -> None:
+    """Bits of the tokens one after another, of the rows that have them; each row's N tokens fill the axis."""
+    for place, (_, arrays) in enumerate(rows):
+        bits = arrays.get("nll_by_position_native")
+        if bits is not None:
+            axes.plot((np.arange(len(bits)) + 0.5) / len(bits), bits, **_style(place))
+    axes.set_xlim(0, 1)
+    _write(axes, "place in the image's tokens, as a share of N", "model bits a token")
+
+
+def _style(place: int) -> dict[str, Any]:
+    return {"color": f"C{place % 10}", "linestyle": ("-", "-.", ":")[place // 10 % 3], "linewidth": 1.1}
+
+
+def _write(axes: Axes, below: str, beside: str) -> None:
+    axes.tick_params(labelsize=6)
+    axes.set_xlabel(below, fontsize=7.5)
+    axes.set_ylabel(beside, fontsize=7.5)
     axes.grid(color="0.9", linewidth=0.6)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=6.5, frameon=False)
 
 
 def _decibels(power: np.ndarray) -> np.ndarray:
