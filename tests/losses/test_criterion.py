@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tokbench import build
+from tokbench.cost import counted_flops
 from tokbench.job import prepare
 from tokbench.losses.adversary import BETAS, DELTA, Adversary, PatchDiscriminator, adaptive_weight, hinge
 from tokbench.losses.criterion import Criterion
@@ -90,6 +91,20 @@ def test_the_adaptive_weight_is_equation_7() -> None:
     weight = adaptive_weight(distance, 0 * generated, last)
     assert weight == 1e4
     assert not weight.requires_grad
+
+
+def test_the_adaptive_weight_leaves_gradients_as_they_were_and_its_flops_are_counted() -> None:
+    """Parts of a batch add up their gradients; the cost of a step is counted with its adversary."""
+    made = tokenizer()
+    made.last_layer.grad = torch.ones_like(made.last_layer)
+
+    def step() -> None:
+        reconstruction = made.decode(made.encode(images()).z_q)
+        adversary()(F.l1_loss(reconstruction, images()), reconstruction, images(), made.last_layer)
+
+    assert counted_flops(step) > counted_flops(lambda: made.decode(made.encode(images()).z_q))
+    assert torch.equal(made.last_layer.grad, torch.ones_like(made.last_layer))
+    assert made.encoder[1].weight.grad is None
 
 
 def test_the_hinge_asks_for_a_margin_of_one_on_both_sides() -> None:
