@@ -13,13 +13,17 @@ from tokbench import build
 from tokbench.losses.lpips import BACKBONES, LPIPS
 
 
+def backbone(name: str) -> torch.nn.Sequential:
+    """Its layers with random weights, always the same."""
+    torch.manual_seed(0)
+    models = torchvision.models
+    return models.AlexNet().features if name == "alexnet" else models.vgg.make_layers(models.vgg.cfgs["D"])
+
+
 def written(name: str, folder: Path) -> Path:
     """The folder with a user's weights: those of a random backbone, and LPIPS' published ones on top."""
     own, on_top = BACKBONES[name].files
-    torch.manual_seed(0)
-    models = torchvision.models
-    made = models.AlexNet().features if name == "alexnet" else models.vgg.make_layers(models.vgg.cfgs["D"])
-    torch.save({f"features.{k}": v for k, v in made.state_dict().items()}, folder / own)
+    torch.save({f"features.{k}": v for k, v in backbone(name).state_dict().items()}, folder / own)
     published = Path(reference.__file__).parent / "lpips_models" / on_top
     (folder / on_top).write_bytes(published.read_bytes())
     return folder
@@ -31,14 +35,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_the_distance_is_torchmetrics(name: str, tmp_path: Path) -> None:
-    folder = written(name, tmp_path)
-    mine = LPIPS(backbone=name, root=str(folder), weights_sha256=None)
+def test_the_distance_is_torchmetrics(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = LPIPS(backbone=name, root=str(written(name, tmp_path)), weights_sha256=None)
+    monkeypatch.setattr(reference, "_get_tv_model_features", lambda net, pretrained: backbone(name))
     theirs = reference._LPIPS(pretrained=True, net={"vgg16": "vgg", "alexnet": "alex"}[name], pnet_rand=True)
-    weights = torch.load(folder / BACKBONES[name].files[0], weights_only=True)
-    slices = [theirs.net.slice1, theirs.net.slice2, theirs.net.slice3, theirs.net.slice4, theirs.net.slice5]
-    for part in slices:
-        part.load_state_dict({k: weights[f"features.{k}"] for k in part.state_dict()})
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.rand(3, 3, 64, 64, generator=generator) * 2 - 1 for _ in range(2))
     expected = theirs.eval()(a, b).mean()
