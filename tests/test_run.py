@@ -179,6 +179,9 @@ def test_a_failure_does_not_stop_a_sweep_which_ends_with_a_list(monkeypatch, cap
     seen = capsys.readouterr()
     assert "image size must be divisible by factor = 5" in seen.err
     assert "1 of 2 runs failed:\n  tokenizer.factor=5" in seen.err
+    assert seen.err.splitlines()[-1].endswith(": image size must be divisible by factor = 5, got 32x32")
+    assert "[sweep] 1 of 2 runs done, 1 failed\n" in seen.out
+    assert "[sweep] 2 of 2 runs done, 1 failed\n" in seen.out
     assert [record.status for record in read_records(tmp_path / "runs")] == ["ok"]
     assert "| fsq" in seen.out
 
@@ -189,8 +192,10 @@ def test_a_full_disk_leaves_no_half_record_and_the_next_start_goes_on(monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", full)
-        assert start(patched, *arguments(tmp_path, "stage=tokenizer")) == FAILED
-    assert "No space left on device" in capsys.readouterr().err
+        assert start(patched, *arguments(tmp_path, "stage=tokenizer")) == BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot write, nothing is recorded" in line
+    assert "No space left on device" in line
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and "judges" not in str(path)]
     assert start(monkeypatch, *arguments(tmp_path, "stage=tokenizer")) == OK
 
@@ -263,7 +268,7 @@ def test_ctrl_c_in_training_stops_with_its_own_code(monkeypatch, tmp_path: Path)
 
     monkeypatch.setattr(stages, "tokenizer_loss", interrupt)
     assert start(monkeypatch, *arguments(tmp_path, "stage=tokenizer")) == STOPPED
-    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_a_record_made_elsewhere_is_made_again_here(

@@ -26,11 +26,13 @@ ORDER = (
         "backbone",
         "generation",
         "information",
+        "sharing",
         "cost",
         "timing",
         "roofline",
         "checkpoints",
         "train",
+        "processes",
         "memory",
         "judges_training",
         "judges",
@@ -38,7 +40,8 @@ ORDER = (
         "judges_checker",
     ),
     *("environment", "evaluate", "report", "toys"),
-    *("job", "stages", "tune", "pairs", "execute", "run", "plan", "claims", "codec", "advise", "ocr"),
+    *("places", "job", "stages", "tune", "pairs", "execute", "sweeps", "names", "run", "plan", "claims", "codec"),
+    *("advise", "ocr", "list", "compare"),
 )
 ONLY_IN = {
     "lightning": {"train"},

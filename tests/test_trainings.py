@@ -8,6 +8,9 @@ import torch
 
 from tokbench import build, checkpoints, execute, job, stages
 from tokbench.evaluate.tokens import encode_split, token_space
+from tokbench.memory import out_of_memory
+from tokbench.processes import as_here
+from tokbench.train import Diverged
 
 
 class Cut(BaseException):
@@ -72,3 +75,46 @@ def test_a_run_short_of_memory_is_done_in_parts_and_its_record_says_so(monkeypat
     assert "training/micro_batches" not in execute._training_measures("", whole)
     assert training.losses == pytest.approx(whole.losses, rel=1e-4)
     assert stages.trained_tokenizer(prepared(tmp_path, "stage=tokenizer"))[1] == training, "the cache says so as well"
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    words = ("stage=tokenizer", "budget.tokenizer.steps=4", "quantizer=vq_ema")
+    alone, together = (
+        stages.trained_tokenizer(prepared(tmp_path / str(count), *words, f"devices={count}"))[1] for count in (1, 2)
+    )
+    assert together.losses == pytest.approx(alone.losses, rel=1e-4)
+    assert [loss for _, loss in together.validation] == pytest.approx([loss for _, loss in alone.validation], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_scheme_too(tmp_path: Path) -> None:
+    """On their own noise, so that only the tokenizer's losses are those of one."""
+    words = ("budget.tokenizer.steps=4", "budget.backbone.steps=4", "quantizer=vq_ema")
+    alone, together = (trained(prepared(tmp_path / str(count), *words, f"devices={count}")) for count in (1, 2))
+    assert together[0] == pytest.approx(alone[0], rel=1e-4)
+    assert len(together) == len(alone)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["devices=0"], "devices must be a whole number from 1 to"),
+        (["devices=1000"], "devices must be a whole number from 1 to"),
+        (["devices=2", "budget.tokenizer.batch=33"], "budget.tokenizer.batch must divide among devices = 2, got 33"),
+        (["devices=2", "tuning=equal"], "devices must be 1 with tuning"),
+        (["strategy=fsdp"], "strategy must be auto or one of Lightning's ddp strategies, got 'fsdp'"),
+    ],
+)
+def test_devices_that_cannot_be_are_refused(words: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path, *words)
+
+
+def test_errors_of_other_processes_are_told_apart() -> None:
+    error = as_here(
+        "\n\n-- Process 0 terminated with the following error:\ntokbench.train.Diverged: term 'x' at step 3\n"
+    )
+    assert isinstance(error, Diverged)
+    assert str(error) == "term 'x' at step 3"
+    error = as_here("Traceback\ntorch.OutOfMemoryError: CUDA out of memory. Tried")
+    assert out_of_memory(error)

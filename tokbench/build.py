@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ NOT_HASHED = ("results_dir", "cache_dir", "force", "logger", "experiment")
 GROUPS = ("data", "tokenizer", "quantizer", "backbone", "generation", "budget")
 # Keys younger than the first records, with the value that says what runs did before: left out of the hash at that value.
 LATER: dict[str, Any] = {
-    **{"shapes": False, "few_steps": None, "pairs": None},
+    **{"shapes": False, "few_steps": None, "pairs": None, "devices": 1, "strategy": "auto"},
     **{"tokenizer.layout": "grid", "tokenizer.num_queries": None},
     **{f"generation.{block}.scheme.order": "raster" for block in ("native_discrete", "native_stages")},
 }
@@ -85,7 +86,9 @@ def construct(node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for key in given:
             if key not in known:
-                raise ValueError(f"{target} has no argument {key!r}; it takes: {', '.join(sorted(known)) or 'none'}")
+                near = "".join(f"; did you mean {one!r}?" for one in get_close_matches(key, known, n=1))
+                takes = ", ".join(sorted(known)) or "none"
+                raise ValueError(f"{target} has no argument {key!r}; it takes: {takes}{near}")
     missing = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC and p.name not in given]
     if missing:
         raise ValueError(f"{target} needs {', '.join(missing)}")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Generator
 
-from tokbench.records import write_whole
+from tokbench.records import remove_partial, write_whole
 
 SECONDS = 30.0  # between two writes, at least: a short training writes none
 SHARE = 0.05  # of the time that writing may take
@@ -56,9 +56,10 @@ class Checkpoint:
             return None
 
     def remove(self) -> None:
-        """Forget what was kept."""
+        """Forget what was kept, and what a killed writer left."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+            remove_partial(self.path.parent, self.path.name)
 
 
 def random_state(generators: Sequence[Generator]) -> dict[str, Any]:

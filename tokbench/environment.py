@@ -11,20 +11,27 @@ from pathlib import Path
 import torch
 from pydantic import JsonValue
 
+from tokbench.sharing import runs_at_once
+
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "scipy", "numpy", "scikit-image")
 
 
 def describe(device: torch.device) -> dict[str, JsonValue]:
     """Names, versions and the load average by name; the git commit is None outside a checkout, "+changes" if it is not clean."""
     packages: dict[str, JsonValue] = {name: version(name) for name in PACKAGES}
-    return packages | {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "threads": torch.get_num_threads(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "commit": _commit(),
-    }
+    shared: dict[str, JsonValue] = {"runs_at_once": runs_at_once()} if runs_at_once() > 1 else {}
+    return (
+        packages
+        | shared
+        | {
+            "python": platform.python_version(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+            "threads": torch.get_num_threads(),
+            "load_average": round(os.getloadavg()[0], 2),
+            "commit": _commit(),
+        }
+    )
 
 
 def _processor() -> str:

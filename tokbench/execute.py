@@ -50,7 +50,7 @@ from tokbench.judges_reader import train_reader
 from tokbench.metrics.images import to_float
 from tokbench.pairs import evaluate_pairs
 from tokbench.records import DataInfo, RunRecord, write_arrays, write_record
-from tokbench.stages import scheme_checkpoint, tokenizer_loss, trainable, trained_scheme, trained_tokenizer
+from tokbench.stages import forget, scheme_name, tokenizer_loss, trainable, trained_scheme, trained_tokenizer
 from tokbench.train import Training
 from tokbench.tune import Trial, tune
 
@@ -120,7 +120,7 @@ def execute(job: Job) -> Path:
     environment["checkout"] = checkout(Path(config["cache_dir"]))
     path = _write(job, metrics, arrays, environment)
     for preset in job.presets.values():
-        scheme_checkpoint(job, preset).unlink(missing_ok=True)
+        forget(job, scheme_name(job, preset))
     if job.logger is not None:
         job.logger.log_hyperparams(build.hashed(config))
         job.logger.log_metrics({key: found.value for key, found in metrics.items() if found.value is not None})

@@ -25,8 +25,10 @@ from tokbench.evaluate.reference import some
 from tokbench.evaluate.tokens import space_of
 from tokbench.generation.tokens import check_guidance, grouped
 from tokbench.interfaces import Dataset, Scheme, Tokenizer, TokenSpace
+from tokbench.locks import held
 from tokbench.metrics.standard_shapes import SHAPES
-from tokbench.records import NAME, find_record, record_file_name, write_whole
+from tokbench.places import check_devices, chosen_device
+from tokbench.records import NAME, find_record, read_records, record_file_name, write_whole
 from tokbench.tokenizers.check import check_tokenizer
 
 VERSION = 1
@@ -149,7 +151,8 @@ def prepare(config: Values) -> Job:
         if config["stage"] == "tokenizer":
             raise ValueError("rd=kodak measures model bits, which stage=tokenizer has none of; use another stage")
         kodak_paths(config["rd"]["root"])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device()
+    check_devices(config)
     dataset, fingerprints = load_dataset(data_key(config))
     job = Job(config, device, dataset, fingerprints, {}, "", {})
     tokenizer = job.tokenizer()
@@ -270,7 +273,9 @@ def checkout(cache: Path) -> str:
     """A random name for the place that runs are made in, kept in its cache: records from elsewhere hold other timings."""
     path = cache / "checkout"
     if not path.exists():
-        write_whole(path, uuid.uuid4().hex[:12].encode())
+        with held(path):  # two that start at once must agree
+            if not path.exists():
+                write_whole(path, uuid.uuid4().hex[:12].encode())
     return path.read_text()
 
 
@@ -280,3 +285,11 @@ def recorded(job: Job) -> Path | None:
     if found is None or found.environment.get("checkout") != checkout(Path(job.config["cache_dir"])):
         return None
     return job.folder / found.file_name
+
+
+def failed_since(job: Job, since: float) -> str | None:
+    """Why this very run failed, if it did since a time in seconds of the epoch, here or in another process."""
+    path = job.folder / record_file_name(job.config["name"], job.config["seed"], job.hash, failed=True)
+    if not path.exists() or path.stat().st_mtime < since:
+        return None
+    return next((record.error for record in read_records(path)), None)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +20,9 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from tokbench.locks import held
 from tokbench.metrics.features import weights_sha256
+from tokbench.records import remove_partial, write_whole
 
 BATCH = 128
 LEARNING_RATE = 1e-2  # peak of the one-cycle schedule; tuned on CIFAR-10
@@ -49,10 +50,13 @@ def convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 def kept_or_trained(judge: AnyJudge, fit: Callable[[], float], *, cache: Path | None, name: str, key: str) -> AnyJudge:
     """The judge in eval mode, from the cache under a hash of `key`, or trained by `fit`, which gives its accuracy."""
     path = cache / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt" if cache else None
-    if path is None or not _load(judge, path):
-        judge.validation_accuracy = fit()
+    with held(path) if path is not None else nullcontext():  # one process trains it, the others wait and read
         if path is not None:
-            _save(judge, path)
+            remove_partial(path.parent, path.name)
+        if path is None or not _load(judge, path):
+            judge.validation_accuracy = fit()
+            if path is not None:
+                _save(judge, path)
     return judge.eval().requires_grad_(False)
 
 
@@ -84,11 +88,7 @@ def _save(judge: Judge, path: Path) -> None:
     state = {name: value.cpu() for name, value in judge.state_dict().items()}
     torch.save({"state": state, "validation_accuracy": judge.validation_accuracy}, buffer)
     content = buffer.getvalue()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        file.write(hashlib.sha256(content).digest() + content)
-    Path(temporary).replace(path)
+    write_whole(path, hashlib.sha256(content).digest() + content)
 
 
 def _load(judge: Judge, path: Path) -> bool:
@@ -99,7 +99,7 @@ def _load(judge: Judge, path: Path) -> bool:
     if hashlib.sha256(content).digest() != digest:
         warnings.warn(f"the cached judge {path} is damaged; training it again", stacklevel=3)
         return False
-    held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    judge.load_state_dict(held["state"])
-    judge.validation_accuracy = held["validation_accuracy"]
+    kept = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    judge.load_state_dict(kept["state"])
+    judge.validation_accuracy = kept["validation_accuracy"]
     return True

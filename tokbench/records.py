@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 
 SCHEMA_VERSION = 1
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a row, a data set, a budget: it goes into file names
+PARTIAL = ".tmp"  # ends the names of files that are being written
 BLOCKS = ("common", "native")  # of generation: one like-for-like scheme, and each tokenizer's own
 BASELINE_ROWS = ("real", "mean_colour", "replayed_train", "colour_only", "png", "webp", "jpeg_xl")
 
@@ -143,7 +144,7 @@ def record_file_name(name: str, seed: int, hash: str, *, failed: bool = False) -
 def write_whole(path: Path, content: bytes) -> None:
     """Put content at path, or leave the folder as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -154,6 +155,12 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def remove_partial(folder: Path, stem: str) -> None:
+    """Remove what killed writers left of files whose names start with `stem`; for whoever alone may write them."""
+    for path in Path(folder).glob(f".{stem}*{PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 def write_record(record: RunRecord, folder: Path) -> Path:

@@ -1,109 +1,185 @@
 """The command line: `python -m tokbench.run quantizer=fsq`, and with -m a sweep. The one place that catches a failure.
 
-Exit code 0: recorded, or recorded before; 1: a run failed (its record says why); 2: bad input; 130: stopped by hand.
+Exit code 0: recorded, or recorded before; 1: a run failed (its record says why); 2: bad input, or a folder or disk that
+cannot be written; 130: stopped by hand.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import tempfile
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from tokbench import build
+from tokbench.locks import Held, held
+from tokbench.names import misspelt
+from tokbench.records import remove_partial
+from tokbench.sweeps import BAD_INPUT, FAILED, HELD, OK, STOPPED, Ledger, Outcome, Result, failures, progress
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler that measures memory would print to the terminal
-OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 
-def run(config: Mapping[str, Any]) -> int:
-    """Do one run and leave its record; the exit code. Trouble is told on stderr in one line."""
-    from tokbench import execute, job  # torch is imported here, so that --help need not wait for it
+def run(config: Mapping[str, Any], *, since: float, wait: bool) -> Result:
+    """Do one run and leave its record: its result, with what went wrong in one line, which stderr is told as well.
+
+    A run that another process makes is waited for, or `HELD` where `wait` is False. What another process has done with it
+    `since` a time (seconds of the epoch) is not done again.
+    """
+    from tokbench import job, places  # torch is imported here, so that --help need not wait for it
 
     label = f"{config['name']} s{config['seed']}"
     try:
+        places.check_places(config)
         ready = job.prepare(config)
-    except ValueError as error:
-        return _say(f"error: {label}: {error}", BAD_INPUT)
+        with held(ready.folder / ready.file_name, wait=wait):
+            return _alone(ready, label, since)
+    except Held as error:
+        return _say(label, f"{error}: looked at again at the end", HELD)
+    except (ValueError, OSError) as error:
+        return _say(f"error: {label}", str(error), BAD_INPUT)
+
+
+def _alone(ready: Any, label: str, since: float) -> Result:
+    """The same, while no other process makes this run."""
+    from tokbench import execute, job
+
+    remove_partial(ready.folder, Path(ready.file_name).stem)
+    found = job.recorded(ready)
+    if found is not None and (not ready.config["force"] or found.stat().st_mtime >= since):
+        print(f"[{label}] recorded before: {found} (force=true runs it again)")
+        return Result(OK)
+    if failed := job.failed_since(ready, since):
+        return _say(f"failed: {label}", failed, FAILED)
+    start = time.perf_counter()
     try:
-        found = job.recorded(ready)
-        if found is not None and not config["force"]:
-            print(f"[{label}] recorded before: {found} (force=true runs it again)")
-            return OK
-        print(f"[{label}] recorded: {execute.execute(ready)}")
-        return OK
+        print(f"[{label}] recorded: {execute.execute(ready)}", flush=True)
+        return Result(OK, seconds=round(time.perf_counter() - start, 2))
     except Exception as error:
         return _failed(ready, label, error)
     finally:
-        if ready.logger is not None and hasattr(ready.logger.experiment, "finish"):
-            ready.logger.experiment.finish()  # a sweep's next run starts its own
+        logger = vars(ready).get("logger")  # only where it was asked for: to ask is to start it
+        if logger is not None and hasattr(logger.experiment, "finish"):
+            logger.experiment.finish()  # a sweep's next run starts its own
 
 
-def _failed(ready: Any, label: str, error: Exception) -> int:
+def _failed(ready: Any, label: str, error: Exception) -> Result:
     from tokbench.execute import write_failure
+    from tokbench.places import unwritable
     from tokbench.train import Diverged
 
+    text = f"{type(error).__name__}: {error}"
+    if unwritable(error):
+        return _say(f"error: {label}", f"cannot write, nothing is recorded: {text}", BAD_INPUT)
     if not isinstance(error, Diverged | OSError):
         traceback.print_exc()
-    _say(f"failed: {label}: {type(error).__name__}: {error}", FAILED)
+    result = _say(f"failed: {label}", text, FAILED)
     try:
-        _say(f"failed: {label}: recorded in {write_failure(ready, error)}", FAILED)
+        _say(f"failed: {label}", f"recorded in {write_failure(ready, error)}", FAILED)
     except OSError as second:
-        _say(f"failed: {label}: the failure could not be recorded: {second}", FAILED)
-    return FAILED
+        _say(f"failed: {label}", f"the failure could not be recorded: {second}", FAILED)
+    return result
 
 
-def _say(text: str, code: int) -> int:
-    print(text, file=sys.stderr, flush=True)
-    return code
+def _say(label: str, text: str, code: int) -> Result:
+    print(f"{label}: {text}", file=sys.stderr, flush=True)
+    return Result(code, text.splitlines()[0] if text else "")
 
 
 def main() -> int:
     """Compose the configuration with Hydra, do the run or the runs of a sweep, and report; the exit code."""
-    codes: dict[str, int] = {}
-    sweeps: set[str] = set()  # the results folders of a sweep
+    with tempfile.TemporaryDirectory(prefix="tokbench-") as folder:
+        return _main(Ledger(Path(folder) / "outcomes"), time.time())
+
+
+def _main(ledger: Ledger, since: float) -> int:
+    words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
 
     @hydra.main(config_path=str(build.ROOT / "conf"), config_name="config", version_base="1.3")
-    def each(config: DictConfig) -> None:
-        settings = HydraConfig.get()
-        overrides = list(settings.overrides.task)
-        values = build.plain(config, settings.runtime.choices, overrides)
-        codes[" ".join(overrides)] = run(values)
-        if settings.mode == RunMode.MULTIRUN:
-            sweeps.add(values["results_dir"])
+    def each(config: DictConfig) -> None:  # in a process of its own where a launcher has several
+        _each(config, ledger, since, words)
 
+    stopped = None
     try:
         each()
-    except SystemExit as stop:  # Hydra has said what is wrong with the command line
-        return BAD_INPUT if stop.code else OK
+    except SystemExit as stop:  # Hydra, or its launcher, has said what is wrong
+        stopped = stop.code
     except KeyboardInterrupt:
-        return _say("stopped: what was not finished left no record; the next start goes on from there", STOPPED)
-    if sweeps:
-        return max(_close_sweep(codes, Path(folder)) for folder in sweeps)
-    return max(codes.values(), default=OK)
+        print("stopped: what was not finished left no record; the next start goes on from there", file=sys.stderr)
+        return STOPPED
+    outcomes = ledger.read()
+    if stopped and not outcomes:
+        print(*misspelt(words), sep="\n", end="\n", file=sys.stderr)
+        return BAD_INPUT
+    for outcome in outcomes:
+        if outcome.code == HELD:
+            again = run(outcome.config, since=since, wait=True)
+            ledger.add(replace(outcome, **vars(again)))
+    return max(_close(ledger.read()), FAILED if stopped else OK)
 
 
-def _close_sweep(codes: Mapping[str, int], results: Path) -> int:
+def _each(config: DictConfig, ledger: Ledger, since: float, words: Sequence[str]) -> None:
+    from tokbench.sharing import share_machine
+
+    settings = HydraConfig.get()
+    sweep = settings.mode == RunMode.MULTIRUN
+    at_once = _at_once(settings.launcher) if sweep else 1
+    share_machine(at_once)
+    overrides = list(settings.overrides.task)
+    values = build.plain(config, settings.runtime.choices, overrides)
+    found = run(values, since=since, wait=not sweep)
+    ledger.add(Outcome(**vars(found), overrides=" ".join(overrides), sweep=sweep, config=values))
+    if sweep:
+        total = _grid_size(settings.sweeper.params, words)
+        print(f"[sweep] {progress(ledger.read(), total=total, at_once=at_once)}", flush=True)
+
+
+def _at_once(launcher: Any) -> int:
+    """Runs that the launcher does at a time on this machine."""
+    jobs = int(launcher.get("n_jobs") or 1)
+    return jobs if jobs > 0 else max(1, (os.cpu_count() or 1) + 1 + jobs)
+
+
+def _grid_size(params: Any, words: Sequence[str]) -> int | None:
+    """Runs of the sweep; None where its values are drawn, not listed."""
+    given = [f"{key}={value}" for key, value in (params or {}).items()] + list(words)
+    sizes: dict[str, int] = {}
+    for override in OverridesParser.create().parse_overrides(given):
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            return None
+        sizes[override.get_key_element()] = (
+            sum(1 for _ in override.sweep_string_iterator()) if override.is_sweep_override() else 1
+        )
+    return prod(sizes.values())
+
+
+def _close(outcomes: Sequence[Outcome]) -> int:
+    """Tables of each results folder of a sweep, the list of failures, the exit code."""
     from tokbench.report.build import build_report
     from tokbench.report.headline import headline
 
-    if (results / "runs").is_dir():
-        written = build_report(results)
-        print(headline(results), *(f"written: {path}" for path in written), sep="\n")
-    failed = [overrides for overrides, code in codes.items() if code]
-    if failed:
-        _say(
-            "\n".join([f"{len(failed)} of {len(codes)} runs failed:", *(f"  {overrides}" for overrides in failed)]),
-            FAILED,
-        )
-    return FAILED if failed else OK
+    for folder in sorted({outcome.config["results_dir"] for outcome in outcomes if outcome.sweep}):
+        results = Path(folder)
+        if (results / "runs").is_dir():
+            written = build_report(results)
+            print(headline(results), *(f"written: {path}" for path in written), sep="\n", flush=True)
+    codes = [outcome.code for outcome in outcomes]
+    if any(outcome.sweep for outcome in outcomes) and any(codes):
+        print(*failures(outcomes), sep="\n", file=sys.stderr, flush=True)
+        return BAD_INPUT if all(code == BAD_INPUT for code in codes) else FAILED
+    return max(codes, default=OK)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,15 @@ from torch import Generator, Tensor, nn
 
 from tokbench import build
 from tokbench.evaluate.costs import training_step_flops
-from tokbench.evaluate.tokens import TokenTable
+from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
 from tokbench.interfaces import Scheme, TokenBatch, Tokenizer, TokenSpace
-from tokbench.job import Job, Values, rooms_of
+from tokbench.job import Job, Values, prepare, rooms_of
 from tokbench.locks import held
 from tokbench.memory import trained_in_memory
 from tokbench.metrics.images import to_float
+from tokbench.processes import in_processes
 from tokbench.quantizers.ranks import num_ranks, rank
-from tokbench.records import write_whole
+from tokbench.records import remove_partial, write_whole
 from tokbench.train import Training, fit
 
 VERSION = 1
@@ -57,15 +58,17 @@ def trained_tokenizer(job: Job) -> tuple[Tokenizer, Training | None]:
     path = tokenizer_path(job)
     model: Any = tokenizer
     with held(path):  # one process trains it, the others wait and read
+        remove_partial(path.parent, path.name)
         if path.exists() and not job.config["force"]:
             kept = torch.load(path, map_location=job.device, weights_only=True)
             model.load_state_dict(kept["weights"])
             training = Training(**kept["training"])
         else:
             size = job.config["budget"]["tokenizer"]["batch"]
+            forget(job, path.stem, when=job.config["force"])
             model, training = trained_in_memory(job.tokenizer, partial(_fit_tokenizer, job), batch=size)
             save(path, {"weights": model.state_dict(), "training": vars(training)})
-            checkpoint_path(job, path.stem).unlink(missing_ok=True)
+            forget(job, path.stem)
     return model.eval().requires_grad_(False), training
 
 
@@ -74,18 +77,22 @@ def tokenizer_path(job: Job) -> Path:
     config, budget = job.config, job.config["budget"]
     parts = [config[k] for k in ("tokenizer", "quantizer", "seed")] + [budget["tokenizer"], budget["precision"]]
     parts += [build.hashed({"loss": config["loss"]})] if config.get("loss") else []
+    parts += [config["devices"]] if config["devices"] > 1 else []
     used = build.versions([config[k] for k in ("tokenizer", "quantizer")] + [config.get("loss")], rooms_of(config))
     return Path(config["cache_dir"]) / "tokenizers" / f"{build.digest(parts, used, job.fingerprints)}.pt"
 
 
-def checkpoint_path(job: Job, name: str) -> Path:
-    """Where a long training of that name keeps its state until it is done."""
-    return Path(job.config["cache_dir"]) / "checkpoints" / f"{name}.pt"
+def scheme_name(job: Job, preset: Values) -> str:
+    """The name under which the training of a scheme keeps its state, until the run is recorded."""
+    return f"{Path(job.file_name).stem}-{preset['name']}"
 
 
-def scheme_checkpoint(job: Job, preset: Values) -> Path:
-    """The same, of a generation scheme: it stays until the run is recorded."""
-    return checkpoint_path(job, f"{Path(job.file_name).stem}-{preset['name']}")
+def forget(job: Job, name: str, *, when: bool = True) -> None:
+    """Remove what trainings of that name have kept to go on from."""
+    folder = Path(job.config["cache_dir"]) / "checkpoints"
+    for path in folder.glob(f"{name}.*") if when else ():
+        path.unlink(missing_ok=True)
+    remove_partial(folder, f"{name}.")
 
 
 def _fit_tokenizer(job: Job, tokenizer: Any, micro_batches: int) -> Training:
@@ -99,10 +106,10 @@ def _fit_tokenizer(job: Job, tokenizer: Any, micro_batches: int) -> Training:
 
     criterion = job.criterion(steps=options["steps"])
     compared, judged = ((), ()) if criterion is None else ((criterion,), (criterion.distances,))
-    fitting = _fit_options(job, "tokenizer", checkpoint_path(job, tokenizer_path(job).stem), micro_batches)
+    fitting = _fit_options(job, "tokenizer", tokenizer_path(job).stem, micro_batches)
     if criterion is not None and criterion.adversary is not None:
-        if num_ranks() > 1:
-            raise ValueError(f"loss.adversary trains on one device, got {num_ranks()} ranks")
+        if job.config["devices"] > 1:
+            raise ValueError(f"loss.adversary trains on one device, got devices={job.config['devices']}")
         # L_rec says nothing of an adversary's gain: the last weights are kept. Its own state is in no checkpoint.
         fitting |= {"validations": 1, "checkpoint": None}
 
@@ -116,6 +123,8 @@ def _fit_tokenizer(job: Job, tokenizer: Any, micro_batches: int) -> Training:
             errors.append(sum(terms[name] for name in DISTANCES if name in terms) * len(part))
         return float(sum(errors)) / len(validation)
 
+    if job.config["devices"] > 1 and num_ranks() == 1:
+        in_processes(_tokenizer_rank, job.config, micro_batches, count=job.config["devices"])  # fit finds it done
     training = fit(tokenizer, loss, draw, validation=held_out, **fitting)
     if any(not getattr(module, "initialized", True) for module in tokenizer.modules()):
         raise ValueError(
@@ -125,36 +134,64 @@ def _fit_tokenizer(job: Job, tokenizer: Any, micro_batches: int) -> Training:
     return training
 
 
+def _tokenizer_rank(config: Values, micro_batches: int) -> None:
+    """One process of the training of a tokenizer."""
+    job = prepare(config)
+    _fit_tokenizer(job, job.tokenizer(), micro_batches)
+
+
+def _scheme_rank(config: Values, name: str, micro_batches: int) -> None:
+    """One process of the training of the scheme of that preset, on the tokens of the tokenizer that is kept."""
+    job = prepare({**config, "force": False})
+    tokenizer, _ = trained_tokenizer(job)
+    batch, splits = config["budget"]["evaluation"]["batch"], job.dataset.splits
+    tables = {n: encode_split(tokenizer, splits[n], batch=batch, device=job.device) for n in ("train", "validation")}
+    space = token_space(tokenizer, tables["train"], size=job.dataset.train.images.shape[-1])
+    preset = next(preset for preset in job.presets.values() if preset["name"] == name)
+    _fit_scheme(job, preset, space, tables, job.scheme(preset, space), micro_batches)
+
+
 def trained_scheme(
     job: Job, preset: Values, space: TokenSpace, tables: Mapping[str, TokenTable]
 ) -> tuple[Scheme, Training]:
     """A scheme trained on the tokens of the training split, in eval mode, and its training."""
+    forget(job, scheme_name(job, preset), when=job.config["force"])
+    train = partial(_fit_scheme, job, preset, space, tables)
+    return trained_in_memory(partial(job.scheme, preset, space), train, batch=job.config["budget"]["backbone"]["batch"])
+
+
+def _fit_scheme(
+    job: Job,
+    preset: Values,
+    space: TokenSpace,
+    tables: Mapping[str, TokenTable],
+    scheme: Any,
+    micro_batches: int,
+) -> Training:
     size, seed = job.config["budget"]["backbone"]["batch"], job.config["seed"]
+    noise = torch.Generator(job.device).manual_seed(seed + 1 + OTHER_RANK * rank())
+    weights = scheme.loss_weights
 
-    def train(scheme: Any, micro_batches: int) -> Training:
-        noise = torch.Generator(job.device).manual_seed(seed + 1 + OTHER_RANK * rank())
-        weights = scheme.loss_weights
+    def weighted(batch: Any, generator: Generator) -> dict[str, Tensor]:
+        return {k: weights[k] * v for k, v in scheme.loss(batch, generator).items()}
 
-        def weighted(batch: Any, generator: Generator) -> dict[str, Tensor]:
-            return {k: weights[k] * v for k, v in scheme.loss(batch, generator).items()}
+    def held_out() -> float:
+        generator = torch.Generator(job.device).manual_seed(0)
+        parts = torch.arange(len(tables["validation"])).split(size)
+        losses = [sum(weighted(tables["validation"].batch(space, p), generator).values()) * len(p) for p in parts]
+        return float(sum(losses)) / len(tables["validation"])
 
-        def held_out() -> float:
-            generator = torch.Generator(job.device).manual_seed(0)
-            parts = torch.arange(len(tables["validation"])).split(size)
-            losses = [sum(weighted(tables["validation"].batch(space, p), generator).values()) * len(p) for p in parts]
-            return float(sum(losses)) / len(tables["validation"])
-
-        return fit(
-            scheme,
-            lambda batch: weighted(batch, noise),
-            lambda generator: tables["train"].draw(space, size, generator),
-            validation=held_out,
-            generators=(noise,),
-            **_fit_options(job, "backbone", scheme_checkpoint(job, preset), micro_batches)
-            | {"steps": backbone_steps(job, scheme, tables["train"].batch(space, torch.arange(size)))},
-        )
-
-    return trained_in_memory(partial(job.scheme, preset, space), train, batch=size)
+    if job.config["devices"] > 1 and num_ranks() == 1:
+        in_processes(_scheme_rank, job.config, preset["name"], micro_batches, count=job.config["devices"])
+    return fit(
+        scheme,
+        lambda batch: weighted(batch, noise),
+        lambda generator: tables["train"].draw(space, size, generator),
+        validation=held_out,
+        generators=(noise,),
+        **_fit_options(job, "backbone", scheme_name(job, preset), micro_batches)
+        | {"steps": backbone_steps(job, scheme, tables["train"].batch(space, torch.arange(size)))},
+    )
 
 
 def backbone_steps(job: Job, scheme: Scheme, batch: TokenBatch) -> int:
@@ -165,13 +202,14 @@ def backbone_steps(job: Job, scheme: Scheme, batch: TokenBatch) -> int:
     return max(round(budget["training_flops"] / training_step_flops(scheme, batch)), 1)
 
 
-def _fit_options(job: Job, part: str, checkpoint: Path, micro_batches: int) -> dict[str, Any]:
-    budget = job.config["budget"]
-    if micro_batches > 1 or job.config["force"]:
-        checkpoint.unlink(missing_ok=True)  # of the training that failed, or that is to be done again
+def _fit_options(job: Job, part: str, checkpoint: str, micro_batches: int) -> dict[str, Any]:
+    """How a part of the run is trained; what it keeps to go on from bears the name `checkpoint`."""
+    budget, config = job.config["budget"], job.config
     options = {name: budget[part][name] for name in ("steps", "lr", "weight_decay", "clip")}
-    options |= {"seed": job.config["seed"], "precision": budget["precision"], "logger": job.logger, "name": part}
-    return options | {"checkpoint": checkpoint, "micro_batches": micro_batches}
+    options |= {"seed": config["seed"], "precision": budget["precision"], "name": part, "strategy": config["strategy"]}
+    options["logger"] = job.logger if config["devices"] == 1 else None
+    path = Path(config["cache_dir"]) / "checkpoints" / f"{checkpoint}.{micro_batches}.pt"
+    return options | {"checkpoint": path, "micro_batches": micro_batches}
 
 
 def save(path: Path, content: Any) -> None:

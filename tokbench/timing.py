@@ -18,6 +18,8 @@ import psutil
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from tokbench.sharing import runs_at_once
+
 BUSY_CORES = 0.25  # CPU time of other processes, as a share of one core, above which a timing is not a number
 CLOCK_TICK_SECONDS = 0.01  # of the kernel's CPU accounting
 WORSE = 0.95  # of the best rate: where the search for the best batch stops
@@ -113,14 +115,19 @@ class Quiet(Generic[T]):
     """A measurement with the state of the machine around it; value None and a reason where others were at work."""
 
     value: T | None
-    reason: str | None  # "busy"
+    reason: str | None  # "busy", or how many runs at once
     other_cores: float  # CPU seconds of other processes a second of the measurement
     load_average: float  # of one minute, at its end
     attempts: int
 
 
 def quietly(measure: Callable[[], T], *, attempts: int = 3, wait_seconds: float = 2.0) -> Quiet[T]:
-    """measure() alone on the machine: one measurement at a time (a lock), tried again while others are busy."""
+    """measure() alone on the machine: one measurement at a time (a lock), tried again while others are busy.
+
+    Not at all where other runs are known to be at work: this one has few threads then, even while they pause.
+    """
+    if runs_at_once() > 1:
+        return Quiet(None, f"{runs_at_once()} runs at once", 0.0, os.getloadavg()[0], 0)
     with machine_lock():
         for attempt in range(1, attempts + 1):
             busy = OtherProcesses()

@@ -21,6 +21,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Generator, Tensor, nn
 
 from tokbench.checkpoints import Checkpoint, random_state, restore_random
@@ -30,6 +31,7 @@ from tokbench.quantizers.ranks import mean_over_ranks, num_ranks, rank
 VERSION = 1
 CHECK_EVERY = 10  # steps between looks for a non-finite loss; the step named is still the first
 FLAT_DROP = 0.02
+SEVERAL = "ddp_find_unused_parameters_true"  # what "auto" is for several ranks: a loss need not reach every parameter
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", module="lightning")
@@ -187,7 +189,8 @@ class _GoOn(Callback):
         if self.kept is not None:
             self.start -= self.kept["seconds"]
             keeper.seen, keeper.best = self.kept["seen"], self.kept["best"]
-            print(f"going on after step {len(self.kept['history'])}: {checkpoint.path}", flush=True)
+            if rank() == 0:
+                print(f"going on after step {len(self.kept['history'])}: {checkpoint.path}", flush=True)
 
     @property
     def done(self) -> int:
@@ -277,7 +280,8 @@ def fit(
             max_steps=steps - state.done,
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=num_ranks(),
-            strategy=strategy,
+            strategy=SEVERAL if num_ranks() > 1 and strategy == "auto" else strategy,
+            plugins=[LightningEnvironment()] if num_ranks() > 1 else None,  # whatever cluster this machine belongs to
             precision=precision,  # type: ignore[arg-type]
             gradient_clip_val=clip,
             accumulate_grad_batches=micro_batches,
@@ -295,8 +299,12 @@ def fit(
         except Diverged:
             state.checkpoint.remove()
             raise
-        if rank() == 0 and checkpoint is not None and (state.checkpoint.cost or state.checkpoint.due):
-            state.write(trainer, module)  # what comes next may be cut short as well
+        if (
+            rank() == 0
+            and checkpoint is not None
+            and (state.checkpoint.cost or state.checkpoint.due or num_ranks() > 1)
+        ):
+            state.write(trainer, module)  # what comes next may be cut short as well, or is done by another process
         history = module.history
     else:
         history = state.finished()

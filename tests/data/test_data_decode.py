@@ -1,5 +1,8 @@
 """Every common kind of image file becomes the same square of 8-bit RGB."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -114,3 +117,17 @@ def test_pixels_without_a_known_range_are_refused(tmp_path):
     Image.new("F", (4, 4), 0.5).save(tmp_path / "x.tif")
     with pytest.raises(ValueError, match="mode F pixels have no known range"):
         read_square(tmp_path / "x.tif", size=4)
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_read(tmp_path):
+    """A PNG header of 60000 x 60000 pixels in a hundred bytes: nothing of that size may be made."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    for side in (60_000, 12_000):  # beyond Pillow's own bound, and below it
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+        path = tmp_path / "bomb.png"
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+        with pytest.raises(ValueError, match=r"bomb\.png cannot be read.*pixels"):
+            read_square(path, size=8)

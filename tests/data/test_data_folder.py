@@ -219,3 +219,26 @@ def test_misplaced_images_are_named(tmp_path):
 def test_wrong_options_are_named(flat, changes, message):
     with pytest.raises(ValueError, match=message):
         load(flat, **changes)
+
+
+def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.png").write_bytes(b"not for this set")
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "x.png").symlink_to(outside / "secret.png")
+    with pytest.raises(ValueError, match=r"a/x\.png is a link that leaves data\.root"):
+        folder.find(root)
+    (root / "a" / "x.png").unlink()
+    (root / "b").symlink_to(outside)
+    with pytest.raises(ValueError, match=r"/b is a link that leaves data\.root"):
+        folder.find(root)
+    (root / "b").unlink()
+    (root / "a" / "up").symlink_to(root)
+    with pytest.raises(ValueError, match="is a link to a folder that holds it"):
+        folder.find(root)
+    (root / "a" / "up").unlink()
+    (root / "a" / "x.png").write_bytes(b"")
+    (root / "a" / "same.png").symlink_to(root / "a" / "x.png")
+    assert [str(path) for path in folder.find(root)[0]] == ["a/same.png", "a/x.png"]

@@ -20,6 +20,7 @@ FORMATS = (
     "TIFF",
     "PPM",
 )  # by content; none of them starts another program, as EPS does
+MOST_PIXELS = 100_000_000  # of an image: 300 MB once it is read, by as many threads as there are cores
 FAILURES = (
     OSError,
     SyntaxError,
@@ -46,6 +47,8 @@ def read_image(path: Path) -> Tensor:
 def _read(path: Path, shaped: Callable[[Image.Image], Image.Image]) -> Tensor:
     try:
         with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:  # a small file can say so and fill the memory
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS:,}")
             pixels = np.array(shaped(to_rgb(ImageOps.exif_transpose(image))))
     except FAILURES as error:
         reason = "no image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())

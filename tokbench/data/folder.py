@@ -89,13 +89,28 @@ def check(folder: Path, *, size: int, on_error: str, fractions: tuple[float, flo
 
 
 def find(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Sorted paths, relative to `folder`, of all files but hidden ones; `metadata.jsonl` files apart, second."""
+    """Sorted paths, relative to `folder`, of all files but hidden ones; `metadata.jsonl` files apart, second.
+
+    ValueError naming a link that leaves the folder, or leads to a folder above itself.
+    """
     files = []
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(parent, name).relative_to(folder) for name in names if not name.startswith(".")]
+        found = [Path(parent, name) for name in names if not name.startswith(".")]
+        for path in (*found, *(Path(parent, name) for name in folders)):
+            if path.is_symlink():
+                _check_link(path, folder)
+        files += [path.relative_to(folder) for path in found]
     files.sort()
     return [path for path in files if path.name != METADATA], [path for path in files if path.name == METADATA]
+
+
+def _check_link(path: Path, folder: Path) -> None:
+    target = path.resolve()
+    if not target.is_relative_to(folder.resolve()):
+        raise ValueError(f"{path} is a link that leaves data.root, to {target}: copy what it means, or remove it")
+    if path.parent.resolve().is_relative_to(target):
+        raise ValueError(f"{path} is a link to a folder that holds it, {target}: remove it")
 
 
 def read_metadata(folder: Path, metadata: Sequence[Path], files: Sequence[Path]) -> dict[Path, str]:

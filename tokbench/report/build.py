@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokbench import build
-from tokbench.records import RunRecord, read_records, write_whole
+from tokbench.locks import held
+from tokbench.records import RunRecord, read_records, remove_partial, write_whole
 from tokbench.report.formatting import markdown_table
 from tokbench.report.frontiers import draw_frontiers
 from tokbench.report.groups import Group, group_records
@@ -63,6 +64,14 @@ def build_report(results: Path, *, mixed: bool = False) -> list[Path]:
     `mixed` adds pages where records of different protocols or data stand side by side, with a warning and unranked.
     """
     results = Path(results)
+    if not results.is_dir():
+        return []
+    with held(results / "report"):  # one process at a time, so that pages and pictures belong together
+        remove_partial(results, "")
+        return _build_report(results, mixed=mixed)
+
+
+def _build_report(results: Path, *, mixed: bool) -> list[Path]:
     runs = results / "runs"
     groups = group_records(read_records(runs), mixed=mixed) if runs.is_dir() else []
     views, toys = [View(group, runs) for group in groups], toy_views(results)

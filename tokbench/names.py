@@ -1,0 +1,72 @@
+"""Names that exist, and the nearest one to a name that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from tokbench import build
+
+CONF, EXPERIMENTS = build.ROOT / "conf", build.ROOT / "experiments"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, first of all one with its letters in another order; None where none is like it."""
+    found = get_close_matches(name, sorted(known), n=5, cutoff=0.5)
+    return min(found, key=lambda one: sorted(one) != sorted(name), default=None)
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'fsq'?`, or "" where no known name is like this one."""
+    found = nearest(name, known)
+    return f"; did you mean {found!r}?" if found else ""
+
+
+def groups() -> dict[str, list[str]]:
+    """The options of each group of the configuration, `experiments` among them."""
+    found = {folder.name: _options(folder) for folder in sorted(CONF.iterdir()) if folder.is_dir()}
+    return found | {"experiments": _options(EXPERIMENTS)}
+
+
+def misspelt(words: Iterable[str]) -> Iterator[str]:
+    """A line for each word of a command line (`quantizer=fqs`, `budget.tokenizer.step=3`) whose name is like a known one."""
+    known = groups()
+    words = [word for word in words if "=" in word]
+    good = [w for w in words if _group(w) in known and "," not in w and _value(w) in known[_group(w)]]
+    for word in words:
+        if (group := _group(word)) in known:
+            for option in _value(word).split(","):
+                if option not in (*known[group], "null"):
+                    yield from _line(f"{group}={option}", option, known[group])
+        elif not word.startswith(("+", "~", "hydra")):
+            keys = {*_keys(build.compose(good)), *known}
+            if group not in keys:
+                yield from _line(group, group, keys)
+
+
+def _line(what: str, name: str, known: Iterable[str]) -> Iterator[str]:
+    found = nearest(name, known)
+    if found:
+        yield f"{what}: did you mean {found!r}?"
+
+
+def _group(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~").partition("@")[0]
+
+
+def _value(word: str) -> str:
+    return word.partition("=")[2].strip("'\"")
+
+
+def _options(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """All dotted keys of a configuration."""
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")

@@ -1,0 +1,80 @@
+"""Two rows beside each other: every measure that both have, and how far apart they are.
+
+Measures kept for each image have the paired bootstrap over seeds and images; the others, where both rows have two or more
+seeds in common, Student's interval of the differences of those seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from tokbench.metrics.statistics import Difference, paired_difference
+from tokbench.records import parse_key
+from tokbench.report.rows import Row, Summary, summarize
+from tokbench.report.view import BOOTSTRAP_SEED, LEVEL, RESAMPLES, View
+
+ARRAYS = {"reconstruction/psnr_db": "psnr_db", "reconstruction/ssim": "ssim"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One measure of two rows."""
+
+    key: str
+    a: Summary
+    b: Summary
+    difference: Difference | None  # a - b; None where one has no value; without bounds (NaN) where there is one seed
+    seeds: int  # in common
+
+
+def pairs(view: View, a: Row, b: Row) -> Iterator[Pair]:
+    """Each measure that both rows have, in the order of its name; baselines, which no row owns, are left out."""
+    keys = {key for record in a.records for key in record.metrics} & {k for r in b.records for k in r.metrics}
+    for key in sorted(key for key in keys if parse_key(key).block != "baseline"):
+        left, right = summarize(a.records, key), summarize(b.records, key)
+        assert left is not None
+        assert right is not None
+        found = _images(view, a, b, ARRAYS[key]) if key in ARRAYS else None
+        yield Pair(key, left, right, *(found or _seeds(a, b, key)))
+
+
+def _images(view: View, a: Row, b: Row, name: str) -> tuple[Difference, int] | None:
+    """By the bootstrap over the seeds in common, or over the images of two single runs; None without arrays."""
+    mine, others = view.per_image(a, name), view.per_image(b, name)
+    if not mine or not others or len(np.unique(view.clusters(a))) < 2:
+        return None
+    shared = sorted(mine.keys() & others.keys())
+    if not shared and len(mine) == len(others) == 1:
+        left, right = np.stack(list(mine.values())), np.stack(list(others.values()))
+    elif shared:
+        left, right = (np.stack([values[seed] for seed in shared]) for values in (mine, others))
+    else:
+        return None
+    if not np.array_equal(view.clusters(a), view.clusters(b)):
+        return None
+    found = paired_difference(left, right, view.clusters(a), resamples=RESAMPLES, level=LEVEL, seed=BOOTSTRAP_SEED)
+    return found, len(left)
+
+
+def _seeds(a: Row, b: Row, key: str) -> tuple[Difference | None, int]:
+    mine, others = (
+        {r.seed: m.value for r in row.records if (m := r.metrics.get(key)) is not None and m.value is not None}
+        for row in (a, b)
+    )
+    if not mine or not others:
+        return None, 0
+    shared = sorted(mine.keys() & others.keys())
+    if not shared:
+        mean = float(np.mean(list(mine.values())) - np.mean(list(others.values())))
+        return Difference(mean, math.nan, math.nan, separable=False), 0
+    gaps = np.array([mine[seed] - others[seed] for seed in shared])
+    if len(gaps) == 1:
+        return Difference(float(gaps[0]), math.nan, math.nan, separable=False), 1
+    reach = stats.t.ppf((1 + LEVEL) / 2, len(gaps) - 1) * gaps.std(ddof=1) / math.sqrt(len(gaps))
+    low, high = float(gaps.mean() - reach), float(gaps.mean() + reach)
+    return Difference(float(gaps.mean()), low, high, separable=low > 0 or high < 0), len(gaps)
