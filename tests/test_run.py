@@ -50,6 +50,7 @@ def test_a_sweep_leaves_records_tables_and_pictures_and_nothing_else(swept: tupl
         *("main.md", "information.md"),
         *("photos-32-smoke-reconstruction.png", "photos-32-smoke-samples.png", "photos-32-smoke-lost-first.png"),
         "photos-32-smoke-completions.png",
+        "photos-32-smoke-frontiers.png",
     }
     assert len(list((folder / "runs").iterdir())) == 4
     assert "| fsq" in output

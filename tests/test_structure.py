@@ -1,6 +1,8 @@
 """The rooms and their one-way order: a module imports only from its own room and the rooms above it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,8 @@ def test_no_two_test_files_share_a_name() -> None:
     """They are modules of one import: the second would not be collected."""
     names = [path.name for path in (build.ROOT / "tests").rglob("test_*.py")]
     assert sorted(set(names)) == sorted(names)
+
+
+def test_tables_are_made_without_torch() -> None:
+    code = "import sys, tokbench.report.build; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

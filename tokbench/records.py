@@ -6,15 +6,18 @@ success removes.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import json
 import logging
 import os
 import re
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -23,6 +26,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, Va
 
 SCHEMA_VERSION = 1
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a row, a data set, a budget: it goes into file names
+PER_IMAGE = ("psnr_db", "ssim", "groups")  # arrays that tables read of every record: with its file
 PARTIAL = ".tmp"  # ends the names of files that are being written
 BLOCKS = ("common", "native")  # of generation: one like-for-like scheme, and each tokenizer's own
 BASELINE_ROWS = ("real", "mean_colour", "replayed_train", "colour_only", "png", "webp", "jpeg_xl")
@@ -44,6 +48,7 @@ class MeasureKey(NamedTuple):
         return f"{'generation' if self.group == 'guided' else self.group}/{self.short}"
 
 
+@lru_cache(maxsize=4096)
 def parse_key(key: str) -> MeasureKey:
     """The parts of "group/short", "common/group/short", "native/group/short" or "baseline/row/group/short"."""
     match key.split("/"):
@@ -72,6 +77,9 @@ def _check_keys(metrics: dict[str, Measure]) -> dict[str, Measure]:
     return metrics
 
 
+Shared = Annotated[str, AfterValidator(sys.intern)]  # the same text in thousands of records: once in memory
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -80,12 +88,12 @@ class Measure(_Strict):
     """One number with what is needed to read it; finite, or None with the reason."""
 
     value: float | None
-    unit: str
+    unit: Shared
     n: int | None = Field(default=None, ge=0)  # how many things the value is over
     spread: float | None = None  # standard deviation over the n, in the unit
     floor: float | None = None  # noise floor: the same measure between train and test originals
     reason: str | None = None  # why value is None
-    protocol: str
+    protocol: Shared
 
     @model_validator(mode="after")
     def _reason_iff_no_value(self) -> Measure:
@@ -184,22 +192,51 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-def read_arrays(record: RunRecord, folder: Path) -> dict[str, np.ndarray]:
+class Arrays(Mapping[str, np.ndarray]):
+    """The arrays of a record's .npz files, each read when it is asked for; pictures are not kept.
+
+    ValueError names a file that is missing or not the one recorded.
+    """
+
+    def __init__(self, record: RunRecord, folder: Path) -> None:
+        self._places: dict[str, Path] = {}
+        self._kept: dict[str, np.ndarray] = {}
+        for name, expected in sorted(record.files.items()):
+            if not name.endswith(".npz"):
+                continue
+            path = Path(folder) / name
+            if not path.is_file():
+                raise ValueError(f"{path}: missing, though {record.file_name} lists it")
+            content = path.read_bytes()
+            found = hashlib.sha256(content).hexdigest()
+            if found != expected:
+                raise ValueError(f"{path}: sha256 is {found}, but {record.file_name} says {expected}")
+            with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
+                self._places |= dict.fromkeys(loaded.files, path)
+                self._kept |= {key: loaded[key] for key in PER_IMAGE if key in loaded.files}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name in self._kept:
+            return self._kept[name]
+        with np.load(self._places[name], allow_pickle=False) as loaded:
+            array = loaded[name]
+        if array.ndim <= 2:  # a picture is looked at once, values of images often
+            self._kept[name] = array
+        return array
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def read_arrays(record: RunRecord, folder: Path) -> Arrays:
     """All arrays of the record's .npz files; ValueError names a file that is missing or not the one recorded."""
-    arrays: dict[str, np.ndarray] = {}
-    for name, expected in sorted(record.files.items()):
-        if not name.endswith(".npz"):
-            continue
-        path = Path(folder) / name
-        if not path.is_file():
-            raise ValueError(f"{path}: missing, though {record.file_name} lists it")
-        content = path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if found != expected:
-            raise ValueError(f"{path}: sha256 is {found}, but {record.file_name} says {expected}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
-            arrays.update(loaded.items())
-    return arrays
+    return Arrays(record, folder)
 
 
 def _read_or_warn(path: Path) -> RunRecord | None:
@@ -225,7 +262,13 @@ def read_records(path: Path) -> list[RunRecord]:
     """The records of a folder, or of one file, by name, seed and hash; a warning names each corrupt one it skips."""
     path = Path(path)
     files = sorted(path.glob("[!.]*.json")) if path.is_dir() else [path]
-    records = [record for file in files if (record := _read_or_warn(file))]
+    collect = gc.isenabled()
+    gc.disable()  # thousands of records that all stay: each round of the collector would walk them in vain
+    try:
+        records = [record for file in files if (record := _read_or_warn(file))]
+    finally:
+        if collect:
+            gc.enable()
     return sorted(records, key=lambda record: (record.name, record.seed, record.hash, record.status))
 
 

@@ -66,7 +66,7 @@ def test_the_command_writes_one_file_or_says_what_is_missing(tmp_path, monkeypat
     monkeypatch.setattr(codecs, "read_kodak", lambda root: [photograph(64, 64)])
     monkeypatch.setattr(codecs, "CODECS", {"WebP": replace(CODECS["WebP"], settings=(10, 50))})
     assert main([str(tmp_path), "--results", str(tmp_path)]) == 0
-    found = json.loads((tmp_path / codecs.FILE).read_text())
+    found = json.loads((tmp_path / codecs.CODECS_FILE).read_text())
     assert len(found["codecs"]["WebP"]["points"]) == 4
     assert "webp" in found["codecs"]["WebP"]["version"]
     assert "Kodak" in found["protocol"]

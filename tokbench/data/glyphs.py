@@ -21,13 +21,11 @@ from torch import Generator, Tensor
 
 from tokbench.data import photos
 from tokbench.data.common import check_counts
+from tokbench.data.letters import ALPHABET, BACKGROUNDS, FONT_SIZES
 from tokbench.interfaces import Dataset, Split
 
 VERSION = 1
-ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZ"
 FONT = "DejaVuSansMono-Bold.ttf"
-FONT_SIZES = (6, 8, 10, 12, 14, 16)  # pixels of an em; capitals are 0.73 of it
-BACKGROUNDS = ("plain", "noise", "photo")
 WITH_TEXT = ("text.png", "page.png")  # photographs that say something themselves
 CONTRAST = 112  # levels at least between the ink's luminance and the mean luminance below it
 NOISE = 20.0  # levels, standard deviation of each sub-pixel of `noise`

@@ -24,10 +24,10 @@ from PIL import Image, features
 from torch import Tensor
 
 from tokbench.data.kodak import cut, read_kodak
-from tokbench.metrics.images import PSNR_CAP, ssim
+from tokbench.metrics.definition import CODECS_FILE, PSNR_CAP
+from tokbench.metrics.images import ssim
 from tokbench.records import write_whole
 
-FILE = "codecs-kodak.json"
 TILE = 32
 STRIDE = 17  # of the tiles measured; prime to 24 and 16 columns, so that all columns are met
 PROTOCOL = (
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    path = options.results / FILE
+    path = options.results / CODECS_FILE
     write_whole(path, _one_line_a_point({"protocol": PROTOCOL, "codecs": found}).encode())
     print(f"wrote {path}")
     return 0

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from tokbench.metrics.definition import usage_cap
+
 VERSION = 1
 
 
@@ -29,11 +31,6 @@ def usage(counts: Tensor) -> float:
     """Share in [0, 1] of the V codes of counts (V,) that occur at all."""
     _check_counts(counts)
     return (counts > 0).double().mean().item()
-
-
-def usage_cap(num_tokens: int, size: int) -> float:
-    """1 - exp(-N / V): the usage that N independent tokens, uniform over V codes, would be expected to show."""
-    return -math.expm1(-num_tokens / size)
 
 
 def rarefaction(counts: Tensor, sizes: Tensor) -> Tensor:

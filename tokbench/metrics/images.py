@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from tokbench.metrics.definition import PSNR_CAP
+
 VERSION = 1
-PSNR_CAP = 100.0  # dB; what identical images get in place of infinity
 SSIM_WINDOW = 11  # pixels; Gaussian of sigma 1.5 cut at 3.5 sigma (Wang et al. 2004, doi:10.1109/TIP.2003.819861)
 TILE = 64  # images at a time
 

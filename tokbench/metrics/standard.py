@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tokbench.metrics import codes, features, images
-from tokbench.metrics.definition import Definition, group
+from tokbench.metrics.definition import PSNR_CAP, Definition, group, version_of
 from tokbench.metrics.standard_cost import COST, TRAINING
 from tokbench.metrics.standard_information import INFORMATION
 from tokbench.metrics.standard_shapes import SHAPED
@@ -42,10 +41,10 @@ _COUNTED = "over all tokens of the test split"
 
 _IMAGES = group(
     "reconstruction",
-    images.VERSION,
+    version_of("metrics.images"),
     {
         ("psnr_db", "PSNR", "dB", "up"): (
-            f"mean of per-image PSNR on 8-bit RGB (clamped, rounded); identical images count {images.PSNR_CAP:g} dB"
+            f"mean of per-image PSNR on 8-bit RGB (clamped, rounded); identical images count {PSNR_CAP:g} dB"
         ),
         ("ssim", "SSIM", "", "up"): (
             "mean over images; 8-bit RGB, range 255, Gaussian window of sigma 1.5 (11 pixels), borders reflected"
@@ -55,7 +54,7 @@ _IMAGES = group(
 )
 _RECONSTRUCTION = group(
     "reconstruction",
-    features.VERSION,
+    version_of("metrics.features"),
     {
         ("fd_classifier", "rFD classifier", "", "down"): f"{_FRECHET}; {_PAIRED}; {_CLASSIFIER}",
         ("fd_random64", "rFD random64", "", "down"): f"{_FRECHET}; {_PAIRED}; {_RANDOM}; not FID",
@@ -73,7 +72,7 @@ _ROBUSTNESS = group(
 )
 _BITS = group(
     "bits",
-    codes.VERSION,
+    version_of("metrics.codes"),
     {
         ("tokens", "tokens", "tokens/image", None): "image tokens N of one image",
         ("dim", "D", "channels", None): "channels D of one token as the decoder reads it",
@@ -164,7 +163,7 @@ _KODAK = group(
 )
 _GENERATION = group(
     "generation",
-    features.VERSION,
+    version_of("metrics.features"),
     {
         ("fd_classifier", "gFD classifier", "", "down"): f"{_FRECHET}; {_UNPAIRED}; {_CLASSIFIER}",
         ("fd_random64", "gFD random64", "", "down"): (

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tokbench.metrics import features
-from tokbench.metrics.definition import Direction, group
+from tokbench.metrics.definition import Direction, group, version_of
 
 STEPS_VERSION = PAIRS_VERSION = TEXT_VERSION = 1
 EVALUATIONS = (1, 2, 4, 10, 25, 50, 100, 250)  # of the backbone by a sampler
@@ -25,7 +24,7 @@ _TIME: dict[tuple[str, str, str, Direction], str] = {
     )
     for way, count in WAYS
 }
-STEPS = group("steps", max(STEPS_VERSION, features.VERSION), _QUALITY | _TIME)
+STEPS = group("steps", max(STEPS_VERSION, version_of("metrics.features")), _QUALITY | _TIME)
 TEXT = group(
     "understanding",
     TEXT_VERSION,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from tokbench.metrics import points
-from tokbench.metrics.definition import group
+from tokbench.metrics.definition import group, version_of
 
 DIRECTIONS = 64
 BATCHES = 100  # of gradients
 
 TOYS = group(
     "toy",
-    points.VERSION,
+    version_of("metrics.points"),
     {
         ("parameters", "parameters", "", None): "all that is trained, the state and the trunk before the head included",
         ("kl_nats", "KL", "nats", "down"): (

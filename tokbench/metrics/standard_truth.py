@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokbench.data.glyphs import ALPHABET, BACKGROUNDS, FONT_SIZES
+from tokbench.data.letters import ALPHABET, BACKGROUNDS, FONT_SIZES
 from tokbench.metrics.definition import Definition, Direction, group
 
 READER_VERSION = CHECKER_VERSION = CHOICES_VERSION = 1

@@ -35,11 +35,11 @@ class Column:
         return heading(self.name, self._unit(view)) + arrow
 
     def _unit(self, view: View) -> str:
-        return next((r.metrics[self.key].unit for r in view.group.records if self.key in r.metrics), "")
+        return view.units.get(self.key, "")
 
     def present(self, view: View) -> bool:
         """Whether any run has the measure, or the reason for its absence."""
-        return any(self.key in record.metrics for record in view.group.records)
+        return self.key in view.units
 
     def baseline_summary(self, view: View, name: str) -> Summary | None:
         """A baseline row's measure; None where it does not apply."""

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from tokbench.metrics.codes import usage_cap
+from tokbench.metrics.definition import usage_cap
 from tokbench.report.methods import Method, Point, Size
 from tokbench.report.pictures import DPI, save
 from tokbench.report.view import View

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import combinations
+from math import comb
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from tokbench.report.rows import Row, summarize
 from tokbench.report.view import View
 
 PSNR, ARRAY = "reconstruction/psnr_db", "psnr_db"
+DIVISIONS = 10_000  # of seeds into two parts: all there are up to 7 and 7 seeds
 HEADINGS = ["tokenizer", "leader", "minus leader (dB)", "95 % interval", "verdict", "p over seeds", "seeds"]
 TITLE = "Paired differences in PSNR to the leader of equal nominal bits"
 NOTHING = "No two rows of equal nominal bits share seeds and have per-image values."
@@ -60,9 +63,18 @@ def _verdict(view: View, row: Row, gap: Difference) -> str:
 
 
 def permutation_p(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided p of equal means of (S,) and (T,) seeds, over all divisions of them."""
+    """Two-sided p of equal means of (S,) and (T,) seeds, over all divisions of them, or `DIVISIONS` drawn of more."""
     pooled, size = np.concatenate((a, b)), len(a)
-    parts = [list(part) for part in combinations(range(len(pooled)), size)]
-    chosen = pooled[parts].sum(axis=1)
+    chosen = pooled[_divisions(len(pooled), size)].sum(axis=1)
     gaps = np.abs(chosen / size - (pooled.sum() - chosen) / len(b))
     return float((gaps >= abs(a.mean() - b.mean()) - 1e-9).mean())
+
+
+@lru_cache(maxsize=32)
+def _divisions(total: int, size: int) -> np.ndarray:
+    """(P, size) places of the first part: every choice of `size` of `total`, or the given one and others at random."""
+    if comb(total, size) <= DIVISIONS:
+        return np.array(list(combinations(range(total), size)))
+    draws = np.random.default_rng(0).permuted(np.tile(np.arange(total), (DIVISIONS, 1)), axis=1)[:, :size]
+    draws[0] = np.arange(size)
+    return draws

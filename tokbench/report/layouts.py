@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokbench.data.glyphs import BACKGROUNDS, FONT_SIZES
+from tokbench.data.letters import BACKGROUNDS, FONT_SIZES
 from tokbench.report.columns import Column, Peers, bound, flattened, floor, interval, preset, seeds, value, warning
 from tokbench.report.view import View
 

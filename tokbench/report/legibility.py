@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,8 @@ def legibility_strips(view: View) -> tuple[list[Strip], list[str]]:
     return strips, [str(word) for word in first["words"][:COLUMNS]]
 
 
-def _arrays(view: View, row: Row) -> dict[str, np.ndarray]:
-    kept = (view.arrays(record) for record in row.records)
+def _arrays(view: View, row: Row) -> Mapping[str, np.ndarray]:
+    kept = (view.arrays(record) for record in row.records if CHARACTERS in record.metrics)
     return next((arrays for arrays in kept if arrays.keys() >= NEEDED), {})
 
 

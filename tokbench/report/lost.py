@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tokbench.report.pictures import DPI, GAIN, error_map, left_out, pictured, s
 from tokbench.report.rows import Row
 from tokbench.report.view import View
 
-Arrays = dict[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 NEEDED = {"band_cycles_per_pixel", "power_originals", "power_error", "error_by_pixel"}
 SHOWN = 3  # images whose errors are pictured
 SILENT = 1e-4  # levels^2: what stands for no error at all on the axis of decibels

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from tokbench.metrics.images import PSNR_CAP
+from tokbench.metrics.definition import PSNR_CAP
 from tokbench.report.groups import Group, settings
 from tokbench.report.ranking import BITS_TOLERANCE
 from tokbench.report.rows import NOMINAL_BITS, Row, summarize

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tokbench.information.codecs import FILE
+from tokbench.metrics.definition import CODECS_FILE
 from tokbench.records import read_records, write_whole
 from tokbench.report.equal_bits import AtBits, at_equal_bits, bd_rate, front, round_targets
 from tokbench.report.formatting import markdown_table, number
@@ -69,7 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     groups = group_records(read_records(runs)) if runs.is_dir() else []
     written = build_rate_distortion([View(group, runs) for group in groups], results)
     if not written:
-        print(f"no record in {runs} has model bits at several codebook sizes, and {FILE} is missing", file=sys.stderr)
+        print(
+            f"no record in {runs} has model bits at several codebook sizes, and {CODECS_FILE} is missing",
+            file=sys.stderr,
+        )
     for path in written:
         print(f"wrote {path}")
     return 0 if written else 2
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_rate_distortion(views: Sequence[View], results: Path) -> list[Path]:
     """The page, its table and its plot, written into results; [] without codecs and without a family of several points."""
-    path = results / FILE
+    path = results / CODECS_FILE
     codecs: Mapping[str, Any] = json.loads(path.read_text()) if path.is_file() else {"codecs": {}}
     compared = [(view, found) for view in views if (found := _families(view))]
     if not compared and not codecs["codecs"]:

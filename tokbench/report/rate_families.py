@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokbench.metrics.images import PSNR_CAP
+from tokbench.metrics.definition import PSNR_CAP
 from tokbench.report.equal_bits import Curve
 from tokbench.report.groups import settings
 from tokbench.report.methods import without_size

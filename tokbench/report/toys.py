@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +161,6 @@ def _scatter(panel: Axes, points: np.ndarray, color: str) -> None:
     panel.scatter(x, y, s=0.6, linewidths=0, color=color)
 
 
-def _arrays(view: View, row: Row) -> dict[str, np.ndarray]:
+def _arrays(view: View, row: Row) -> Mapping[str, np.ndarray]:
     """Of the first seed that has any."""
     return next((found for record in reversed(newest_first(row.records)) if (found := view.arrays(record))), {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,16 +30,21 @@ class View:
 
     group: Group
     folder: Path
-    _arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    _arrays: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     winners: dict[tuple[str, str, str | None], set[str]] = field(default_factory=dict)  # kept by the ranking
     _differences: dict[tuple[str, str, str], tuple[Difference, int] | None] = field(default_factory=dict)
     _means: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     @cached_property
+    def units(self) -> dict[str, str]:
+        """The unit of each measure that any of the runs has, or the reason for its absence."""
+        return {key: measure.unit for record in reversed(self.group.records) for key, measure in record.metrics.items()}
+
+    @cached_property
     def rows(self) -> list[Row]:
         return make_rows(self.group.records)
 
-    def arrays(self, record: RunRecord) -> dict[str, np.ndarray]:
+    def arrays(self, record: RunRecord) -> Mapping[str, np.ndarray]:
         """The arrays of a record; empty, with a warning, where they are missing or changed."""
         if record.file_name not in self._arrays:
             try:
