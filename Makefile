@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXPERIMENT ?= default
+SEEDS ?=
 ARGS ?=
 HOURS ?= 3
 
@@ -10,10 +11,11 @@ HOURS ?= 3
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
-	@echo 'EXPERIMENT=NAME chooses experiments/NAME.yaml for sweep; ARGS="quantizer=vq seed=1" are passed to run, sweep and test.'
+	@echo 'EXPERIMENT=NAME chooses experiments/NAME.yaml for sweep; SEEDS=3 gives it the seeds 0, 1, 2.'
+	@echo 'ARGS="quantizer=vq seed=1" are passed to run, sweep and test.'
 
 sweep: .venv/done ## run a comparison (EXPERIMENT=default), print its table and where it is written
-	$(BIN)/python -m tokbench.run -m experiments=$(EXPERIMENT) $(ARGS)
+	$(BIN)/python -m tokbench.run -m experiments=$(EXPERIMENT) $(if $(SEEDS),'seed=range($(SEEDS))') $(ARGS)
 
 run: .venv/done ## one run, for example make run ARGS="quantizer=vq_tuned"
 	$(BIN)/python -m tokbench.run $(ARGS)

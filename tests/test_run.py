@@ -14,7 +14,8 @@ from PIL import Image
 
 from tokbench import build, execute, job, stages
 from tokbench.interfaces import TokenSpace
-from tokbench.records import RunRecord, read_arrays, read_records
+from tokbench.records import Measure, RunRecord, read_arrays, read_records
+from tokbench.report.groups import settings
 from tokbench.run import BAD_INPUT, FAILED, OK, STOPPED, main
 
 
@@ -29,9 +30,9 @@ def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder and the output of a two-run `make sweep`."""
+    """The folder and the output of a sweep of two runs."""
     folder = tmp_path_factory.mktemp("results")
-    words = arguments(folder, "-m", "experiments=default", "quantizer=fsq,continuous_4")
+    words = arguments(folder, "-m", "quantizer=fsq,continuous_4")
     command = [sys.executable, "-m", "tokbench.run", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == OK, done.stderr
@@ -107,12 +108,29 @@ def test_the_same_seed_gives_the_same_record(swept: tuple[Path, str], monkeypatc
     assert start(monkeypatch, *arguments(tmp_path, "quantizer=fsq")) == OK
     first, again = record_of(folder, "fsq"), record_of(tmp_path, "fsq")
     assert first.hash == again.hash
-    timed = ("seconds", "throughput", "peak_memory", "best_batch", "roofline")
-    for key, measure in first.metrics.items():
-        if not any(word in key for word in timed):
-            assert again.metrics[key] == measure, key
+    assert untimed(first) == untimed(again)
     one, two = read_arrays(first, folder / "runs"), read_arrays(again, tmp_path / "runs")
     assert all((one[name] == two[name]).all() for name in one)
+
+
+def test_a_tokenizer_alone_has_the_numbers_of_the_whole_run(
+    swept: tuple[Path, str], monkeypatch, tmp_path: Path
+) -> None:
+    """The first seed of experiments=default is of one stage, the others of another, and they share a row."""
+    folder, _ = swept
+    assert start(monkeypatch, *arguments(tmp_path, "quantizer=fsq", "stage=tokenizer")) == OK
+    whole, alone = record_of(folder, "fsq"), record_of(tmp_path, "fsq")
+    assert settings(whole) == settings(alone)
+    measured = untimed(alone)
+    assert "reconstruction/psnr_db" in measured
+    assert measured == {key: measure for key, measure in untimed(whole).items() if key in measured}
+    one, two = read_arrays(whole, folder / "runs"), read_arrays(alone, tmp_path / "runs")
+    assert all((one[name] == two[name]).all() for name in two)
+
+
+def untimed(record: RunRecord) -> dict[str, Measure]:
+    timed = ("seconds", "throughput", "peak_memory", "best_batch", "roofline")
+    return {key: measure for key, measure in record.metrics.items() if not any(word in key for word in timed)}
 
 
 def test_the_report_names_a_corrupt_record_and_keeps_it(swept: tuple[Path, str], tmp_path: Path) -> None:
@@ -291,6 +309,14 @@ def test_readme_and_ci_name_the_same_commands() -> None:
         assert f"\n{command.split()[1]}:" in makefile
     assert "make test" in ci
     assert "make lint" in ci
+
+
+@pytest.mark.parametrize(("seeds", "words"), [("", ""), ("2", "'seed=range(2)'")])
+def test_make_sweep_takes_a_number_of_seeds_for_any_experiment(seeds: str, words: str) -> None:
+    command = ["make", "-n", "-o", ".venv/done", "sweep", f"SEEDS={seeds}", "EXPERIMENT=cifar10"]
+    done = subprocess.run(command, cwd=build.ROOT, capture_output=True, text=True, check=True)
+    (line,) = [line for line in done.stdout.splitlines() if "tokbench.run" in line]
+    assert line.split("experiments=cifar10")[1].strip() == words
 
 
 def test_every_record_of_the_repository_is_valid_json_of_this_schema() -> None:

@@ -76,6 +76,24 @@ def test_the_best_is_bold_only_from_three_seeds_on(tmp_path: Path, seeds: int, r
     assert ("fewer than three seeds" in page) is not ranks
 
 
+def test_one_seed_measured_whole_and_three_reconstructed_make_one_row_that_ranks_in_psnr_alone(tmp_path: Path) -> None:
+    """As experiments=default leaves them, with the first seed's tokenizer recorded alone before."""
+    for name in ("fsq", "vq", "vq_tuned"):
+        alone = [
+            record(name, seed, ranked=True, stage="tokenizer", hash=f"{seed}{len(name)}aaaaaa") for seed in range(3)
+        ]
+        for made in (*alone, record(name, 0, ranked=True)):
+            file(made, tmp_path)
+    page = pages(tmp_path)["cifar10-cpu.md"]
+    assert "runs: 9 over 3 rows, seeds 0, 1, 2" in page
+    assert re.findall(r"\*\*(\d[^*]*)\*\*", body(page, "Reconstruction")) == ["24.07 ± 0.03"]
+    assert not re.search(r"\*\*\d", body(page, "Guidance 1"))
+    text = headline(tmp_path)
+    assert text.startswith("**cifar10-cpu** (3 seeds; generation: 1 seed)\n")
+    assert re.findall(r"\*\*(\d[^*]*)\*\*", text) == ["24.07 ± 0.03"]
+    assert "Bold: the best of equal nominal bits" in text
+
+
 @pytest.mark.parametrize(("better", "leads"), [(False, True), (True, False)])
 def test_a_row_of_few_seeds_never_leads_but_may_deny_the_lead(tmp_path: Path, better: bool, leads: bool) -> None:
     key = "reconstruction/psnr_db"

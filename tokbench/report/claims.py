@@ -52,8 +52,10 @@ def _load(folder: Path) -> tuple[Claim, ...]:
 
 def _claims(path: Path) -> list[Claim]:
     about = yaml.safe_load(path.read_text()).get("about") or {}
-    if about and set(about) - {"claims"} != {"question", "tier"}:
-        raise ValueError(f"{path.name}: about must hold question, tier and perhaps claims, got {sorted(about)}")
+    if about and set(about) - {"claims", "stages"} != {"question", "tier"}:
+        raise ValueError(
+            f"{path.name}: about must hold question, tier and perhaps claims and stages, got {sorted(about)}"
+        )
     if about and about["tier"] not in TIERS:
         raise ValueError(f"{path.name}: about.tier must be one of {', '.join(TIERS)}, got {about['tier']!r}")
     claims = []

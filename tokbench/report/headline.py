@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokbench.records import read_records
@@ -21,7 +22,7 @@ def _both(view: View, row: Row, column: Column) -> str:
 
 
 COLUMNS = (
-    Column("PSNR", "reconstruction/psnr_db", value),
+    Column("PSNR", "reconstruction/psnr_db", value, rank="equal bits", array="psnr_db"),
     Column("nominal", "bits/nominal_bits_per_image", value),
     Column("model", "native/bits/model_bits_per_image", value),
     Column("usage", "bits/usage", value),
@@ -29,6 +30,7 @@ COLUMNS = (
     Column("gFD native", "native/generation/fd_classifier", value),
     Column("latency common / native", "common/cost/latency_seconds", _both),
 )
+BOLD = "Bold: the best of equal nominal bits (within 1 %), by a paired bootstrap over seeds and images."
 
 
 def headline(results: Path) -> str:
@@ -62,8 +64,16 @@ def _link(view: View, folder: str) -> str:
 
 
 def _seeds(view: View) -> str:
-    seeds = sorted({len(row.records) for row in view.rows})
-    return f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed" + "s" * (seeds[0] > 1)
+    """How many there are of a row, and how many of those that generate were taken so far, where those are fewer."""
+    seeds = [len(row.records) for row in view.rows]
+    whole = [count for row in view.rows if (count := sum(record.stage == "all" for record in row.records))]
+    fewer = bool(whole) and max(whole) < max(seeds)
+    return _counted(seeds) + (f"; generation: {_counted(whole)}" if fewer else "")
+
+
+def _counted(seeds: Sequence[int]) -> str:
+    least, most = min(seeds), max(seeds)
+    return f"{least} to {most} seeds" if least < most else f"{most} seed" + "s" * (most > 1)
 
 
 def _table(view: View) -> str:
@@ -71,4 +81,5 @@ def _table(view: View) -> str:
     rows = [[row.label, *(column.cell(view, row, column) for column in columns)] for row in view.rows]
     demo = "" if view.group.ranked else ", demo, unranked"
     table = markdown_table(["tokenizer", *(column.heading(view) for column in columns)], rows)
-    return "\n".join([f"**{view.group.stem}** ({_seeds(view)}{demo})", "", *table, ""])
+    bold = [BOLD, ""] if any("**" in cell for row in rows for cell in row) else []
+    return "\n".join([f"**{view.group.stem}** ({_seeds(view)}{demo})", "", *table, "", *bold])
