@@ -42,7 +42,22 @@ ORDER = (
         "judges_checker",
     ),
     *("environment", "evaluate", "report", "toys"),
-    *("places", "job", "stages", "tune", "pairs", "execute", "sweeps", "names", "run", "plan", "claims", "codec"),
+    *(
+        "places",
+        "job",
+        "stages",
+        "tune",
+        "judging",
+        "pairs",
+        "blocks",
+        "execute",
+        "sweeps",
+        "names",
+        "run",
+        "plan",
+        "claims",
+        "codec",
+    ),
     *("advise", "ocr", "list", "compare"),
 )
 ONLY_IN = {

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from tokbench import build, checkpoints, execute, job, stages
+from tokbench import build, checkpoints, job, stages
 from tokbench.evaluate.tokens import encode_split, token_space
+from tokbench.evaluate.training import training_measures
 from tokbench.memory import out_of_memory
 from tokbench.processes import as_here
 from tokbench.train import Diverged
@@ -68,11 +69,11 @@ def test_a_run_short_of_memory_is_done_in_parts_and_its_record_says_so(monkeypat
 
     monkeypatch.setattr(stages, "tokenizer_loss", short)
     _, training = stages.trained_tokenizer(prepared(tmp_path, "stage=tokenizer"))
-    assert execute._training_measures("", training)["training/micro_batches"].value == 4
+    assert training_measures("", training)["training/micro_batches"].value == 4
     assert "once more, each batch in 4 parts" in capsys.readouterr().err
     monkeypatch.setattr(stages, "tokenizer_loss", original)
     _, whole = stages.trained_tokenizer(prepared(tmp_path / "whole", "stage=tokenizer"))
-    assert "training/micro_batches" not in execute._training_measures("", whole)
+    assert "training/micro_batches" not in training_measures("", whole)
     assert training.losses == pytest.approx(whole.losses, rel=1e-4)
     assert stages.trained_tokenizer(prepared(tmp_path, "stage=tokenizer"))[1] == training, "the cache says so as well"
 

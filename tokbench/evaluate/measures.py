@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +13,20 @@ from tokbench.metrics.standard import STANDARD
 from tokbench.records import Measure, parse_key
 
 Measures = dict[str, Measure]
+
+
+@dataclass
+class Found:
+    """All that a run has found so far: measures by the key they are filed under, and arrays by name."""
+
+    metrics: Measures = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add(self, measures: Mapping[str, Measure] | None = None, /, **arrays: Tensor | np.ndarray | None) -> None:
+        """Adds measures, and arrays or tensors; an array that is None does not exist."""
+        self.metrics |= measures or {}
+        kept = {name: found for name, found in arrays.items() if found is not None}
+        self.arrays |= {n: a.detach().cpu().numpy() if isinstance(a, Tensor) else a for n, a in kept.items()}
 
 
 def measured(
