@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokbench.build import ROOT
-from tokbench.records import read_records
 from tokbench.report.advice import GOALS, Advice, Goal, Limit, advise
 from tokbench.report.formatting import heading, markdown_table, number
-from tokbench.report.groups import group_records
 from tokbench.report.rows import summarize
-from tokbench.report.view import View
+from tokbench.report.view import View, read_views
 
 OK, NONE, BAD_INPUT = 0, 1, 2
 LIMITS = {  # option: key, which way is better, recorded unit / given unit, help
@@ -33,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the advice; the exit code."""
     given = _parser().parse_args(arguments)
     goal = GOALS[given.prefer]
-    views = {view.group.stem: view for view in _views(given.results)}
+    views = {view.group.stem: view for view in read_views(given.results) if view.group.records}
     measured = [view for view in views.values() if any(goal.quality[0] in r.metrics for r in view.group.records)]
     if given.group is not None and given.group not in views:
         return _wrong(f"--group must be one of {', '.join(views) or 'none recorded'}, got {given.group!r}")
@@ -83,12 +81,6 @@ def _parser() -> argparse.ArgumentParser:
         bound = "at most so many" if way == "down" else "at least so much"
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, help=f"{bound}: {text}")
     return parser
-
-
-def _views(results: Path) -> list[View]:
-    runs = results / "runs"
-    groups = group_records(read_records(runs)) if runs.is_dir() else []
-    return [View(group, runs) for group in groups if group.records]
 
 
 def _wrong(text: str) -> int:

@@ -176,7 +176,7 @@ def _composed(options: tuple[str, ...]) -> dict[str, Any]:
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
     """Leaves by dotted key; an empty mapping and a list are leaves."""
-    if not isinstance(value, Mapping) or not value:
+    if not isinstance(value, dict) or not value:
         return {path[:-1]: value}
     return {key: leaf for k, v in value.items() for key, leaf in _flat(v, f"{path}{k}.").items()}
 

@@ -14,13 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokbench.build import ROOT
-from tokbench.records import read_records
 from tokbench.report.build import build_report
 from tokbench.report.claims import TIERS, load_claims
-from tokbench.report.groups import group_records
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.verdicts import find_verdicts, summary
-from tokbench.report.view import View
+from tokbench.report.view import read_views
 
 OK, FAILED, BAD_INPUT, OUT_OF_TIME = 0, 1, 2, 3
 GRACE_SECONDS = 60  # of a sweep that was asked to stop
@@ -46,14 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{experiment}: {(deadline - time.monotonic()) / 3600:.1f} hours left", flush=True)
         code = max(code, run(experiment, [*given.overrides, f"results_dir={given.results}"], deadline))
     build_report(given.results)
-    print("\n".join(summary(find_verdicts(_views(given.results)))))
+    print("\n".join(summary(find_verdicts(read_views(given.results)))))
     return code
 
 
 def missing(results: Path, tier: str) -> list[str]:
     """The experiments of a tier with a claim whose comparisons lack rows or seeds, in the order of the claims."""
     done: dict[tuple[str, str], bool] = {}
-    for found in find_verdicts(_views(results)):
+    for found in find_verdicts(read_views(results)):
         enough = all(finding is not None and finding.seeds >= MIN_SEEDS for finding in found.findings)
         key = (found.claim.experiment, found.claim.name)
         done[key] = done.get(key, False) or enough
@@ -74,11 +72,6 @@ def run(experiment: str, overrides: Sequence[str], deadline: float) -> int:
             except subprocess.TimeoutExpired:
                 process.kill()
             return OUT_OF_TIME
-
-
-def _views(results: Path) -> list[View]:
-    runs = Path(results) / "runs"
-    return [View(group, runs) for group in group_records(read_records(runs))] if runs.is_dir() else []
 
 
 if __name__ == "__main__":

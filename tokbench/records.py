@@ -15,18 +15,18 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 SCHEMA_VERSION = 1
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a row, a data set, a budget: it goes into file names
-PER_IMAGE = ("psnr_db", "ssim", "groups")  # arrays that tables read of every record: with its file
 PARTIAL = ".tmp"  # ends the names of files that are being written
 BLOCKS = ("common", "native")  # of generation: one like-for-like scheme, and each tokenizer's own
 BASELINE_ROWS = ("real", "mean_colour", "replayed_train", "colour_only", "png", "webp", "jpeg_xl")
@@ -80,23 +80,30 @@ def _check_keys(metrics: dict[str, Measure]) -> dict[str, Measure]:
 Shared = Annotated[str, AfterValidator(sys.intern)]  # the same text in thousands of records: once in memory
 
 
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(**STRICT, frozen=True)
 
 
-class Measure(_Strict):
-    """One number with what is needed to read it; finite, or None with the reason."""
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
+class Measure:
+    """One number with what is needed to read it; finite, or None with the reason.
+
+    A dataclass, which takes a seventh of a model's memory: reports hold a million of them.
+    """
 
     value: float | None
     unit: Shared
-    n: int | None = Field(default=None, ge=0)  # how many things the value is over
+    n: Annotated[int, Field(ge=0)] | None = None  # how many things the value is over
     spread: float | None = None  # standard deviation over the n, in the unit
     floor: float | None = None  # noise floor: the same measure between train and test originals
     reason: str | None = None  # why value is None
     protocol: Shared
 
     @model_validator(mode="after")
-    def _reason_iff_no_value(self) -> Measure:
+    def _reason_iff_no_value(self) -> Self:
         if (self.value is None) != bool(self.reason):
             raise ValueError(f"reason must be given iff value is None, got {self.value} and {self.reason!r}")
         return self
@@ -149,13 +156,13 @@ def record_file_name(name: str, seed: int, hash: str, *, failed: bool = False) -
     return f"{name}-s{seed}-{hash}{'.failed' if failed else ''}.json"
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Put content at path, or leave the folder as it was."""
+def write_whole(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Put content, whole or in parts, at path, or leave the folder as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)  # mkstemp gives 0600, and results are shared
@@ -193,14 +200,13 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
 
 
 class Arrays(Mapping[str, np.ndarray]):
-    """The arrays of a record's .npz files, each read when it is asked for; pictures are not kept.
+    """The arrays of a record's .npz files, each read when it is asked for, and not kept.
 
     ValueError names a file that is missing or not the one recorded.
     """
 
     def __init__(self, record: RunRecord, folder: Path) -> None:
         self._places: dict[str, Path] = {}
-        self._kept: dict[str, np.ndarray] = {}
         for name, expected in sorted(record.files.items()):
             if not name.endswith(".npz"):
                 continue
@@ -213,16 +219,10 @@ class Arrays(Mapping[str, np.ndarray]):
                 raise ValueError(f"{path}: sha256 is {found}, but {record.file_name} says {expected}")
             with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
                 self._places |= dict.fromkeys(loaded.files, path)
-                self._kept |= {key: loaded[key] for key in PER_IMAGE if key in loaded.files}
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name in self._kept:
-            return self._kept[name]
         with np.load(self._places[name], allow_pickle=False) as loaded:
-            array = loaded[name]
-        if array.ndim <= 2:  # a picture is looked at once, values of images often
-            self._kept[name] = array
-        return array
+            return loaded[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._places

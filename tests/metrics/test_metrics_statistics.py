@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tokbench.metrics import statistics
 from tokbench.metrics.statistics import (
+    Resamples,
     bootstrap_interval,
-    cluster_standard_error,
     clusters_to_separate,
     paired_difference,
 )
@@ -84,15 +85,30 @@ def test_a_set_is_not_separable_from_itself_nor_a_difference_lost_in_noise():
     assert clusters_to_separate(noise, 100) > 100
 
 
-def test_cluster_standard_error_is_the_usual_one_for_clusters_of_one():
-    values = np.random.default_rng(0).normal(size=60)
-    assert cluster_standard_error(values, np.arange(60)) == pytest.approx(stats.sem(values))
+def test_means_of_resamples_are_those_of_the_drawn_images_and_seeds(monkeypatch):
+    """Counts of draws, in tiles of 3, against means over the drawn clusters and seeds taken one by one."""
+    monkeypatch.setattr(statistics, "WEIGHTS_TILE", 15)
+    rng = np.random.default_rng(0)
+    values, clusters = rng.normal(80, 9, (4, 21)), np.arange(21) % 5
+    found = Resamples(clusters, resamples=8, seed=3)
+    draws = np.random.default_rng(3)
+    parts = [draws.integers(5, size=(count, 4)) for count in (3, 3, 2)]
+    chosen = [np.concatenate([np.flatnonzero(clusters == c) for c in line]) for line in np.concatenate(parts)]
+    wanted = np.stack([values[:, images].mean(axis=1) for images in chosen], axis=1)
+    assert found.over_clusters(values) == pytest.approx(wanted, abs=1e-5)
+    parts = [draws.integers(4, size=(count, 3)) for count in (3, 3, 2)]
+    lines = np.concatenate(parts)
+    for _ in range(2):  # drawn once for all that have four seeds
+        means = found.over_seeds(wanted)
+        assert means == pytest.approx([wanted[line, r].mean() for r, line in enumerate(lines)])
 
 
-def test_repeated_images_add_no_information():
-    values = np.random.default_rng(0).normal(size=40)
-    repeated = cluster_standard_error(np.repeat(values, 9), np.repeat(np.arange(40), 9))
-    assert repeated == pytest.approx(stats.sem(values))
+def test_draws_of_clusters_do_not_depend_on_the_number_of_seeds():
+    """So that rows of other seeds, or of some of them, compare under common random numbers."""
+    values = np.random.default_rng(0).normal(size=(3, 40))
+    found = Resamples(np.arange(40), resamples=50, seed=0)
+    found.over_seeds(found.over_clusters(values[:2]))
+    assert found.over_clusters(values[2:])[0] == pytest.approx(found.over_clusters(values)[2], abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +122,6 @@ def test_repeated_images_add_no_information():
 def test_bad_tables_are_refused(values, clusters, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(values, clusters, resamples=10, level=0.9, seed=0)
-    with pytest.raises(ValueError, match=message):
-        cluster_standard_error(values, clusters)
 
 
 def test_bad_options_are_refused():

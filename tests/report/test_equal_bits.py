@@ -3,18 +3,32 @@
 import numpy as np
 import pytest
 
+from tokbench.metrics.statistics import Resamples
 from tokbench.report.equal_bits import Curve, at_equal_bits, bd_rate, front, quality_at, round_targets
 
-OPTIONS = {"resamples": 300, "level": 0.95, "seed": 0}
+LEVEL = 0.95
 
 
-def curve(shift, *, bits=(100, 200, 300, 400), seeds=3, images=60, noise=0.1, hard=3.0, draw=0):
+def curve(
+    shift, *, bits=(100, 200, 300, 400), seeds=3, images=60, noise=0.1, hard=3.0, draw=0, wobble=0.0, clusters=range(60)
+):
     """PSNR = bits / 20 + shift, with noise by image (shared by all curves), by seed, and by both."""
     rng = np.random.default_rng(draw)
     rate = np.asarray(bits, float)[:, None, None]
     shared = hard * np.random.default_rng(99).standard_normal(images)
     quality = rate / 20 + shift + shared + noise * rng.standard_normal((len(bits), seeds, images))
-    return Curve(np.broadcast_to(rate, quality.shape), quality - shared.mean())
+    return made(np.broadcast_to(rate + wobble, quality.shape), quality - shared.mean(), clusters)
+
+
+def made(bits, quality, clusters):
+    """A curve of bits and quality (P, S, n) of images."""
+    many = len(set(clusters)) > 1
+    resamples = Resamples(clusters, resamples=300, seed=0) if many else None
+    draws = [
+        [resamples.over_seeds(resamples.over_clusters(point)) if many else np.empty(0) for point in table]
+        for table in (bits, quality)
+    ]
+    return Curve(bits.mean(axis=(1, 2)), quality.mean(axis=(1, 2)), *map(np.stack, draws))
 
 
 def test_the_monotone_cubic_passes_through_points_and_lines_and_does_not_extrapolate():
@@ -32,9 +46,8 @@ def test_points_that_buy_nothing_are_left_out():
 
 def test_the_better_family_leads_by_its_shift_whatever_the_images_are():
     """Images differ by 3 dB, families by .2: paired resamples separate them, their own intervals overlap."""
-    clusters = np.arange(60)
     curves = {"low": curve(0.0), "high": curve(0.2, bits=(80, 150, 260, 500), draw=1)}
-    (found,) = at_equal_bits(curves, [250], clusters, **OPTIONS)
+    (found,) = at_equal_bits(curves, [250], level=LEVEL)
     assert list(found) == ["high", "low"]
     assert found["high"].mean - found["low"].mean == pytest.approx(0.2, abs=0.05)
     assert not found["low"].best
@@ -44,35 +57,36 @@ def test_the_better_family_leads_by_its_shift_whatever_the_images_are():
 
 
 def test_equal_families_are_not_separable():
-    (found,) = at_equal_bits({"a": curve(0.0), "b": curve(0.0, draw=1)}, [250], np.arange(60), **OPTIONS)
+    (found,) = at_equal_bits({"a": curve(0.0), "b": curve(0.0, draw=1)}, [250], level=LEVEL)
     assert all(one.best for one in found.values())
 
 
 def test_bits_that_vary_with_the_seed_widen_the_interval():
     steady = curve(0.0, hard=0.0, noise=0.01)
     wobble = np.array([-30.0, 0.0, 30.0])[None, :, None]
-    shaky = Curve(steady.bits + wobble, steady.quality)
-    (found,) = at_equal_bits({"steady": steady, "shaky": shaky}, [250], np.arange(60), **OPTIONS)
+    shaky = curve(0.0, hard=0.0, noise=0.01, wobble=wobble)
+    (found,) = at_equal_bits({"steady": steady, "shaky": shaky}, [250], level=LEVEL)
     widths = {label: one.high - one.low for label, one in found.items()}
     assert widths["shaky"] > 10 * widths["steady"]
 
 
 def test_a_family_that_does_not_reach_the_bits_has_no_place():
     curves = {"a": curve(0.0), "short": curve(5.0, bits=(10, 20))}
-    found = at_equal_bits(curves, [15, 250, 1000], np.arange(60), **OPTIONS)
+    found = at_equal_bits(curves, [15, 250, 1000], level=LEVEL)
     assert [list(one) for one in found] == [["short"], ["a"], []]
 
 
 def test_one_cluster_gives_no_interval():
-    (found,) = at_equal_bits({"a": curve(1.0), "b": curve(0.0)}, [250], np.zeros(60, dtype=np.int64), **OPTIONS)
+    (found,) = at_equal_bits(
+        {"a": curve(1.0, clusters=[0] * 60), "b": curve(0.0, clusters=[0] * 60)}, [250], level=LEVEL
+    )
     assert found["a"].low is None
     assert [one.best for one in found.values()] == [True, False]
 
 
 def test_where_resamples_fall_out_of_the_range_there_is_no_interval():
-    steady = curve(0.0)
     wobble = np.array([-30.0, 0.0, 30.0])[None, :, None]
-    (found,) = at_equal_bits({"a": Curve(steady.bits + wobble, steady.quality)}, [101], np.arange(60), **OPTIONS)
+    (found,) = at_equal_bits({"a": curve(0.0, wobble=wobble)}, [101], level=LEVEL)
     assert found["a"].mean == pytest.approx(5, abs=0.2)
     assert found["a"].low is None
 

@@ -98,7 +98,7 @@ def test_bits_of_codecs_are_without_their_headers():
 def test_a_family_is_what_differs_in_codes_alone(tmp_path):
     from tokbench.records import read_records
     from tokbench.report.groups import group_records
-    from tokbench.report.view import View
+    from tokbench.report.view import RESAMPLES, View
 
     filed(tmp_path, "fsq", gain=0.0, sizes=(16, 64), kodak=False)
     filed(tmp_path, "vq", gain=0.0, sizes=(16,), seeds=1, kodak=False)
@@ -107,12 +107,13 @@ def test_a_family_is_what_differs_in_codes_alone(tmp_path):
     families = make_families(view.rows)
     assert [(family.label, len(family.points)) for family in families] == [("fsq", 2), ("vq", 1)]
     assert [point.codes for point in families[0].points] == [16, 64]
-    curves, clusters, seeds = make_curves(view, families)
+    curves, seeds = make_curves(view, families)
     assert list(curves) == ["fsq"]
     assert seeds == [0, 1, 2]
-    assert curves["fsq"].quality.shape == (2, 3, 40)
-    assert np.allclose(curves["fsq"].bits[0, :, 0] * 1024, [0.6 * 256 + seed for seed in range(3)])
-    assert len(clusters) == 40
+    assert curves["fsq"].quality_draws.shape == (2, RESAMPLES)
+    assert curves["fsq"].bits[0] * 1024 == pytest.approx(0.6 * 256 + 1)
+    bits = curves["fsq"].bits_draws[0] * 1024  # means of two of three seeds
+    assert set(np.round(bits - 0.6 * 256, 6)) == {0, 0.5, 1, 1.5, 2}
 
 
 def test_few_seeds_are_never_bold(tmp_path):

@@ -12,7 +12,7 @@ from report_factory import file, record, swept
 
 from tokbench import build
 from tokbench.report.build import build_report
-from tokbench.report.html import build_html, runs_page
+from tokbench.report.html import build_html, runs_section
 
 
 class Seen(HTMLParser):
@@ -83,5 +83,5 @@ def test_what_stands_in_files_is_escaped(tmp_path: Path) -> None:
 
 def test_the_command_of_a_record_is_what_composes_its_configuration() -> None:
     config = build.hashed(build.compose(["quantizer=vq", "seed=2"]))
-    page = runs_page([record("vq", 2, config=config)], lambda found: " ".join(build.overrides_of(found.config)))
-    assert "| `quantizer=vq seed=2`" in page
+    page = runs_section([record("vq", 2, config=config)], lambda found: " ".join(build.overrides_of(found.config)))
+    assert "<code>quantizer=vq seed=2</code>" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from tokbench.report.__main__ import main
 from tokbench.report.build import build_report
 from tokbench.report.headline import headline
 from tokbench.report.tidy import FIELDS
+from tokbench.report.view import read_views
 
 GOLDEN = Path(__file__).with_name("golden_table.md")
 
@@ -88,7 +90,7 @@ def test_one_seed_measured_whole_and_three_reconstructed_make_one_row_that_ranks
     assert "runs: 9 over 3 rows, seeds 0, 1, 2" in page
     assert re.findall(r"\*\*(\d[^*]*)\*\*", body(page, "Reconstruction")) == ["24.07 ± 0.03"]
     assert not re.search(r"\*\*\d", body(page, "Guidance 1"))
-    text = headline(tmp_path)
+    text = headline(read_views(tmp_path))
     assert text.startswith("**cifar10-cpu** (3 seeds; generation: 1 seed)\n")
     assert re.findall(r"\*\*(\d[^*]*)\*\*", text) == ["24.07 ± 0.03"]
     assert "Bold: the best of equal nominal bits" in text
@@ -179,7 +181,7 @@ def test_other_versions_protocols_and_data_never_share_a_page_and_the_newest_kee
         new = new.model_copy(update={"versions": {"metrics.images": 2, "quantizers.vq": 1}})
     elif how == "protocol":
         key = "reconstruction/psnr_db"
-        other = new.metrics[key].model_copy(update={"protocol": "pooled over the set"})
+        other = replace(new.metrics[key], protocol="pooled over the set")
         new = new.model_copy(update={"metrics": new.metrics | {key: other}})
     else:
         new = new.model_copy(update={"data": new.data.model_copy(update={"fingerprints": {"test": "33"}})})
@@ -273,7 +275,7 @@ def test_failed_runs_are_listed_until_they_succeed(tmp_path: Path) -> None:
 def test_failures_alone_make_a_page(tmp_path: Path) -> None:
     written = pages(tmp_path, failure("lfq"))
     assert "Diverged" in written["photos32-cpu.md"]
-    assert headline(tmp_path) == ""
+    assert headline(read_views(tmp_path)) == ""
 
 
 def test_the_csv_has_one_line_a_run_and_measure(tmp_path: Path) -> None:
@@ -304,7 +306,7 @@ def test_the_report_is_the_same_twice(tmp_path: Path) -> None:
 
 def test_the_headline_is_one_markdown_table_a_group(tmp_path: Path) -> None:
     pages(tmp_path, record("fsq"), record("continuous_4"), record("vq", ranked=True))
-    text = headline(tmp_path)
+    text = headline(read_views(tmp_path))
     assert text.startswith("**cifar10-cpu** (1 seed)\n\n| tokenizer")
     assert "**photos32-cpu** (1 seed, demo, unranked)" in text
     assert re.search(r"\| fsq +\| +23\.55 \| +638 \|", text)

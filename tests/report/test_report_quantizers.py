@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from report_factory import SWEPT, file, record, swept, swept_arrays
 
 from tokbench.metrics.statistics import bootstrap_interval, paired_difference
 from tokbench.records import RunRecord, read_records
-from tokbench.report.bootstrap import bootstrap_means, central
 from tokbench.report.build import BEGIN, END, build_report, update_readme
 from tokbench.report.formatting import listed
 from tokbench.report.groups import group_records
@@ -19,7 +19,7 @@ from tokbench.report.headline import headline
 from tokbench.report.methods import by_size, is_sweep, make_methods, psnr_at, shared_size, targets
 from tokbench.report.pictures import MOST_STRIPS, left_out, pictured, reconstruction_strips
 from tokbench.report.rows import labels, make_rows
-from tokbench.report.view import View
+from tokbench.report.view import BOOTSTRAP_SEED, LEVEL, RESAMPLES, View, read_views
 
 
 def written(results: Path, *records: RunRecord, with_arrays: bool = True) -> dict[str, Path]:
@@ -131,7 +131,7 @@ def test_a_setting_chosen_anew_at_each_size_does_not_split_a_method() -> None:
 
 def test_what_loses_nothing_is_not_a_method() -> None:
     made = swept("pixels", 256)
-    measure = made.metrics["reconstruction/psnr_db"].model_copy(update={"value": 100.0})
+    measure = replace(made.metrics["reconstruction/psnr_db"], value=100.0)
     made = made.model_copy(update={"metrics": made.metrics | {"reconstruction/psnr_db": measure}})
     assert make_methods(make_rows([made])) == []
 
@@ -175,29 +175,18 @@ def test_a_sweep_ranks_and_is_discrete() -> None:
     assert [is_sweep(group) for group in groups] == [True, False, False]
 
 
-def test_the_shared_bootstrap_is_that_of_each_row_and_pair() -> None:
-    rng = np.random.default_rng(0)
-    tables = [rng.normal(20, 2, (3, 700)) for _ in range(4)]
-    clusters = rng.integers(0, 90, 700)
-    options = {"resamples": 300, "seed": 5}
-    means = bootstrap_means(tables, clusters, **options)
-    for table, own in zip(tables, means, strict=True):
-        wanted = bootstrap_interval(table, clusters, level=0.95, **options)
-        assert central(own, level=0.95) == pytest.approx(wanted, abs=1e-10)
-    pair = paired_difference(tables[0], tables[1], clusters, level=0.9, **options)
-    assert central(means[0] - means[1], level=0.9) == pytest.approx((pair.low, pair.high), abs=1e-10)
-
-
-def test_the_shared_bootstrap_draws_in_tiles_as_the_single_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokbench.metrics import statistics
-    from tokbench.report import bootstrap
-
-    for module in (statistics, bootstrap):
-        monkeypatch.setattr(module, "WEIGHTS_TILE", 1000)
-    table, clusters = np.random.default_rng(0).normal(20, 2, (2, 90)), np.arange(90)
-    wanted = bootstrap_interval(table, clusters, resamples=100, level=0.95, seed=1)
-    (own,) = bootstrap_means([table], clusters, resamples=100, seed=1)
-    assert central(own, level=0.95) == pytest.approx(wanted, abs=1e-10)
+def test_intervals_of_a_page_are_those_of_the_rows_alone(tmp_path: Path) -> None:
+    made = [swept(name, 64, seed) for name in ("fsq", "simvq") for seed in range(3)]
+    for one in made:
+        file(one, tmp_path, kept=swept_arrays(one))
+    found = view(tmp_path)
+    options = {"resamples": RESAMPLES, "level": LEVEL, "seed": BOOTSTRAP_SEED}
+    for row in found.rows:
+        table = np.stack([swept_arrays(one)["psnr_db"] for one in row.records])
+        assert found.interval(row, "psnr_db") == pytest.approx(bootstrap_interval(table, np.arange(24), **options))
+        assert {seed: one.mean for seed, one in found.sampled(row, "psnr_db").items()} == pytest.approx(
+            dict(enumerate(table.mean(axis=1)))
+        )
 
 
 def test_rows_that_share_some_seeds_are_compared_over_those(tmp_path: Path) -> None:
@@ -209,7 +198,7 @@ def test_rows_that_share_some_seeds_are_compared_over_those(tmp_path: Path) -> N
     assert found[1] == 1
     a, b = (swept_arrays(swept(name, 64, 1)) for name in ("simvq", "fsq"))
     wanted = paired_difference(a["psnr_db"], b["psnr_db"], a["groups"], resamples=1000, level=0.95, seed=0)
-    assert found[0] == wanted
+    assert astuple(found[0]) == pytest.approx(astuple(wanted))
 
 
 def test_labels_show_what_the_quantizer_says_first() -> None:
@@ -260,7 +249,7 @@ def test_readme_has_a_link_and_a_plot_in_place_of_a_table_of_hundreds(tmp_path: 
     made = written(results, *sweep("fsq", "vq"), record("fsq"))
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    assert update_readme(readme, results)
+    assert update_readme(readme, results, read_views(results))
     text = readme.read_text()
     assert "**cifar10-cpu** (2 tokenizers, 10 rows, 1 seed)" in text
     assert "[quantizers.md](results/quantizers.md)" in text
@@ -268,7 +257,7 @@ def test_readme_has_a_link_and_a_plot_in_place_of_a_table_of_hundreds(tmp_path: 
     assert plot in made
     assert "**photos32-cpu** (1 seed, demo, unranked)\n\n| tokenizer" in text
     assert "old" not in text
-    assert "codebook_size" in headline(results)  # what a sweep ends with stays a table
+    assert "codebook_size" in headline(read_views(results))  # what a sweep ends with stays a table
 
 
 def test_groups_that_generate_keep_their_table_in_readme(tmp_path: Path) -> None:
@@ -276,5 +265,5 @@ def test_groups_that_generate_keep_their_table_in_readme(tmp_path: Path) -> None
     written(results, record("fsq", ranked=True))
     readme = tmp_path / "README.md"
     readme.write_text(f"{BEGIN}\n{END}\n")
-    update_readme(readme, results)
+    update_readme(readme, results, read_views(results))
     assert "| fsq" in readme.read_text()

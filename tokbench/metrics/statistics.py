@@ -11,7 +11,9 @@ Three seeds still say little about seeds: where they, not images, make the width
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,10 +43,54 @@ def bootstrap_interval(
     """
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"level must be in (0, 1) and resamples >= 1, got {level} and {resamples}")
-    table, members = checked_table(values, clusters)
-    means = _bootstrap_means(*cluster_sums(table, members), resamples, np.random.default_rng(seed))
+    draws = Resamples(clusters, resamples=resamples, seed=seed)
+    return central(draws.over_seeds(draws.over_clusters(np.atleast_2d(values))), level=level)
+
+
+def central(means: Floats, *, level: float) -> tuple[float, float]:
+    """The interval that holds the central `level` (0 to 1) of (R,) bootstrap means."""
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+class Resamples:
+    """R draws of clusters and of seeds, which everything that shares its images uses: equal draws make the difference of
+    two bootstrap means that of a paired difference.
+
+    clusters (n,) names the cluster of each image. ValueError where there are fewer than two.
+    """
+
+    def __init__(self, clusters: ArrayLike, *, resamples: int, seed: int) -> None:
+        kinds, self._members = np.unique(np.asarray(clusters), return_inverse=True)
+        if len(kinds) < 2:
+            raise ValueError(f"clusters must name at least 2 clusters, got {len(kinds)}")
+        self._sizes = np.bincount(self._members).astype(np.float64)
+        rng = np.random.default_rng(seed)
+        self._clusters = draw_counts(resamples, len(kinds), rng)
+        self._drawn = self._clusters @ self._sizes  # images
+        self._rng = rng  # as it is before seeds are drawn, however many there are
+        self._seeds: dict[int, NDArray[np.uint8]] = {}  # (S, R) by S
+
+    @property
+    def num_clusters(self) -> int:
+        return len(self._sizes)
+
+    def over_clusters(self, values: ArrayLike) -> Floats:
+        """(k, R) means over drawn clusters of values (k, n), which must be finite: of any number of tables at a time."""
+        table = checked_table(values, self._members)
+        means = table.mean(axis=1)
+        sums = cluster_sums(table - means[:, None], self._members).astype(np.float32)  # around 0 float32 loses nothing
+        tile = max(1, WEIGHTS_TILE // len(self._sizes))
+        starts = range(0, len(self._clusters), tile)
+        parts = [sums.T @ self._clusters[start : start + tile].T.astype(np.float32) for start in starts]
+        return np.concatenate(parts, axis=1) / self._drawn + means[:, None]
+
+    def over_seeds(self, means: Floats) -> Floats:
+        """(R,) means over drawn seeds of means (S, R) over drawn clusters."""
+        if len(means) not in self._seeds:
+            self._seeds[len(means)] = draw_counts(len(self._clusters), len(means), deepcopy(self._rng)).T
+        weights = self._seeds[len(means)]
+        return np.asarray((means * weights).sum(axis=0) / weights.sum(axis=0))
 
 
 def paired_difference(
@@ -69,54 +115,30 @@ def clusters_to_separate(difference: Difference, num_clusters: int) -> int | Non
     return max(2, math.ceil(num_clusters * (half_width / difference.mean) ** 2))
 
 
-def cluster_standard_error(values: ArrayLike, clusters: ArrayLike) -> float:
-    """Standard error of the mean over images (n,) or (S, n), averaged over seeds first: sampling of clusters alone.
-
-    sqrt(C / (C - 1) sum_c (sum_(i in c) v_i - mean)^2) / n (Cameron and Miller 2015, doi:10.3368/jhr.50.2.317, eq. 11).
-    """
-    table, members = checked_table(values, clusters)
-    sums, sizes = cluster_sums(table.mean(axis=0, keepdims=True), members)
-    residuals = sums[:, 0] - sizes * table.mean()
-    count = len(sizes)
-    return float(np.sqrt(count / (count - 1) * np.square(residuals).sum()) / table.shape[1])
-
-
-def checked_table(values: ArrayLike, clusters: ArrayLike) -> tuple[Floats, Integers]:
-    """Values as (S, n) and clusters as (n,) numbers from 0."""
+def checked_table(values: ArrayLike, clusters: NDArray[Any]) -> Floats:
+    """Values as (S, n) over the n images of the clusters (n,)."""
     table = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    names = np.asarray(clusters)
-    if table.ndim != 2 or names.shape != table.shape[1:]:
-        raise ValueError(f"values must be (S, n) or (n,) and clusters (n,), got {np.shape(values)} and {names.shape}")
+    if table.ndim != 2 or clusters.shape != table.shape[1:]:
+        raise ValueError(
+            f"values must be (S, n) or (n,) and clusters (n,), got {np.shape(values)} and {clusters.shape}"
+        )
     if not np.isfinite(table).all():
         raise ValueError(f"values must be finite, got {(~np.isfinite(table)).sum()} that are not")
-    kinds, members = np.unique(names, return_inverse=True)
-    if len(kinds) < 2:
-        raise ValueError(f"clusters must name at least 2 clusters, got {len(kinds)}")
-    return table, members.astype(np.int64)
+    return table
 
 
-def cluster_sums(table: Floats, members: Integers) -> tuple[Floats, Floats]:
-    """Sum of each cluster for each seed (C, S), and images of each cluster (C,)."""
-    sums = np.stack([np.bincount(members, weights=row) for row in table], axis=1)
-    return sums.astype(np.float64), np.bincount(members).astype(np.float64)
+def cluster_sums(table: Floats, members: Integers) -> Floats:
+    """(C, S) sum of each cluster, numbered from 0, for each seed."""
+    return np.stack([np.bincount(members, weights=row) for row in table], axis=1)
 
 
-def _bootstrap_means(sums: Floats, sizes: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """(R,) means over resampled seeds and clusters."""
-    tile = max(1, WEIGHTS_TILE // len(sizes))
-    rows = [min(tile, resamples - start) for start in range(0, resamples, tile)]
-    return np.concatenate([_some_means(sums, sizes, count, rng) for count in rows])
-
-
-def _some_means(sums: Floats, sizes: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    clusters = draw_counts(resamples, len(sizes), rng)
-    seeds = draw_counts(resamples, sums.shape[1], rng)
-    per_seed = (clusters @ sums) / (clusters @ sizes)[:, None]
-    return (per_seed * seeds).sum(axis=1) / seeds.sum(axis=1)
-
-
-def draw_counts(resamples: int, size: int, rng: np.random.Generator) -> Floats:
+def draw_counts(resamples: int, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """(R, size) how often each of `size` units is drawn in size - 1 draws with replacement; 1 of a single unit."""
+    tile = max(1, WEIGHTS_TILE // size)
+    return np.concatenate([_draw(min(tile, resamples - start), size, rng) for start in range(0, resamples, tile)])
+
+
+def _draw(resamples: int, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     draws = rng.integers(size, size=(resamples, max(1, size - 1)))
     places = draws + size * np.arange(resamples)[:, None]
-    return np.bincount(places.ravel(), minlength=resamples * size).reshape(resamples, size).astype(np.float64)
+    return np.bincount(places.ravel(), minlength=resamples * size).reshape(resamples, size).astype(np.uint8)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokbench.report.build import build_report, update_readme
+from tokbench.report.build import build_from_views, update_readme
 from tokbench.report.headline import headline
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
@@ -24,16 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     results: Path = given.results
-    paths = build_report(results, mixed=given.allow_mixed)
+    paths, views = build_from_views(results, mixed=given.allow_mixed)
     if not paths:
         print(f"no records in {results / 'runs'}: run `python -m tokbench.run` or `make sweep` first", file=sys.stderr)
         return 2
     readme = RESULTS.parent / "README.md"
-    if results.resolve() == RESULTS and update_readme(readme, results):
+    if results.resolve() == RESULTS and update_readme(readme, results, views):
         paths.append(readme)
     for path in paths:
         print(f"wrote {path}")
-    print(f"\n{headline(results)}", end="")
+    print(f"\n{headline(views)}", end="")
     return 0
 
 

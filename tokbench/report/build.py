@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tokbench import build
 from tokbench.locks import held
-from tokbench.records import RunRecord, read_records, remove_partial, write_whole
+from tokbench.records import RunRecord, remove_partial, write_whole
 from tokbench.report.formatting import markdown_table
 from tokbench.report.frontiers import draw_frontiers
-from tokbench.report.groups import Group, group_records
+from tokbench.report.groups import Group
 from tokbench.report.headline import readme_block
 from tokbench.report.html import build_html
 from tokbench.report.information import PAGE as INFORMATION
@@ -25,12 +25,12 @@ from tokbench.report.quantizers import PAGE, build_quantizers
 from tokbench.report.rate_distortion import PAGE as RATES
 from tokbench.report.rate_distortion import build_rate_distortion
 from tokbench.report.systems import draw_systems
-from tokbench.report.tidy import tidy
+from tokbench.report.tidy import csv_lines
 from tokbench.report.toys import PAGE as TOYS
 from tokbench.report.toys import build_toys, toy_views
 from tokbench.report.verdicts import PAGE as CLAIMS
 from tokbench.report.verdicts import build_claims
-from tokbench.report.view import View
+from tokbench.report.view import View, read_views
 
 INDEX = """# Results
 
@@ -48,13 +48,13 @@ PAGES = {  # beside those of the groups: what each is
 BEGIN, END = "<!-- results: written by make tables -->", "<!-- end of results -->"
 
 
-def update_readme(readme: Path, results: Path) -> bool:
-    """Put the headline of `results` between the two marks of a README; False where it is not there or has no marks."""
+def update_readme(readme: Path, results: Path, views: Sequence[View]) -> bool:
+    """Put the headline of the views of `results` between the marks of a README; False where it or they are not there."""
     text = readme.read_text() if readme.is_file() else ""
     if BEGIN not in text or END not in text:
         return False
     before, rest = text.split(BEGIN)
-    write_whole(readme, f"{before}{BEGIN}\n{readme_block(results)}{END}{rest.split(END)[1]}".encode())
+    write_whole(readme, f"{before}{BEGIN}\n{readme_block(views, results.name)}{END}{rest.split(END)[1]}".encode())
     return True
 
 
@@ -63,18 +63,22 @@ def build_report(results: Path, *, mixed: bool = False) -> list[Path]:
 
     `mixed` adds pages where records of different protocols or data stand side by side, with a warning and unranked.
     """
+    return build_from_views(results, mixed=mixed)[0]
+
+
+def build_from_views(results: Path, *, mixed: bool = False) -> tuple[list[Path], list[View]]:
+    """The same, and the views of the records, read once: thousands of them take seconds."""
     results = Path(results)
     if not results.is_dir():
-        return []
+        return [], []
     with held(results / "report"):  # one process at a time, so that pages and pictures belong together
         remove_partial(results, "")
-        return _build_report(results, mixed=mixed)
+        views = read_views(results, mixed=mixed)
+        return _build_report(views, results), views
 
 
-def _build_report(results: Path, *, mixed: bool) -> list[Path]:
-    runs = results / "runs"
-    groups = group_records(read_records(runs), mixed=mixed) if runs.is_dir() else []
-    views, toys = [View(group, runs) for group in groups], toy_views(results)
+def _build_report(views: Sequence[View], results: Path) -> list[Path]:
+    groups, toys = [view.group for view in views], toy_views(results)
     if not groups and not toys:
         return []
     written = [_build_group(view, results) for view in views]
@@ -111,7 +115,7 @@ def _build_group(view: View, results: Path) -> list[Path]:
     pictures = draw_pictures(view, results) + draw_legibility(view, results) + draw_lost(view, results)
     pictures += draw_systems(view, results) + draw_frontiers(view, results)
     write_whole(page, render_page(view, pictures).encode())
-    write_whole(table, tidy(view.group.records).to_csv(index=False, lineterminator="\n").encode())
+    write_whole(table, csv_lines(view.group.records))
     return [page, table, *pictures]
 
 

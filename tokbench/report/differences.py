@@ -48,16 +48,16 @@ def _group(view: View, rows: Sequence[Row]) -> list[list[str]]:
 
 def _line(view: View, row: Row, leader: Row, gap: Difference, seeds: int) -> list[str]:
     interval = f"{number(gap.low, 'dB')} to {number(gap.high, 'dB')}"
-    p = permutation_p(
-        *(np.array([values.mean() for values in view.per_image(r, ARRAY).values()]) for r in (row, leader))
-    )
+    p = permutation_p(*(np.array([found.mean for found in view.sampled(r, ARRAY).values()]) for r in (row, leader)))
     return [row.label, leader.label, number(gap.mean, "dB"), interval, _verdict(view, row, gap), f"{p:.2g}", str(seeds)]
 
 
 def _verdict(view: View, row: Row, gap: Difference) -> str:
     if gap.separable:
         return "separable"
-    clusters = len(np.unique(view.clusters(row)))
+    resamples = view.resamples(row)
+    assert resamples is not None, row.label
+    clusters = resamples.num_clusters
     wanted = clusters_to_separate(gap, clusters)
     return f"not separable at N = {clusters:,}" + (f" (about {wanted:,})" if wanted is not None else "")
 

@@ -1,7 +1,7 @@
 """Curves of quality against bits: one at any number of bits, with intervals, and the area between two (BD-rate).
 
-A curve has P points, each over S seeds and n images. Quality between points follows the monotone cubic through them (PCHIP,
-Fritsch and Carlson 1980); nothing is extrapolated. R resamples.
+A curve has P points and R resamples of seeds and images. Quality between points follows the monotone cubic through them (PCHIP,
+Fritsch and Carlson 1980); nothing is extrapolated.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from tokbench.metrics.statistics import Floats, Integers
-from tokbench.report.bootstrap import bootstrap_means, central
+from tokbench.metrics.statistics import Floats, central
 
 MOST_LOST = 0.05  # share of resamples whose points are out of order, above which there is no interval
 BD_POINTS = 4  # fewest of a curve for BD-rate, of points that overlap
@@ -22,15 +21,12 @@ BD_POINTS = 4  # fewest of a curve for BD-rate, of points that overlap
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One family's points, in any order."""
+    """One family's points, in any order: means, and means of the resamples that all families share."""
 
-    bits: Floats  # (P, S, n) of each image; where only a mean is known, it repeats
-    quality: Floats  # (P, S, n)
-
-    @property
-    def means(self) -> tuple[Floats, Floats]:
-        """(P,) bits and (P,) quality."""
-        return self.bits.mean(axis=(1, 2)), self.quality.mean(axis=(1, 2))
+    bits: Floats  # (P,)
+    quality: Floats  # (P,)
+    bits_draws: Floats  # (P, R), R = 0 where there are too few images
+    quality_draws: Floats  # (P, R)
 
 
 @dataclass(frozen=True)
@@ -63,27 +59,13 @@ def quality_at(bits: Floats, quality: Floats, targets: Sequence[float]) -> Float
     return np.asarray(found, dtype=np.float64)
 
 
-def at_equal_bits(
-    curves: Mapping[str, Curve],
-    targets: Sequence[float],
-    clusters: Integers,
-    *,
-    resamples: int,
-    level: float,
-    seed: int,
-) -> list[dict[str, AtBits]]:
-    """For each of the targets the families that reach so many bits, the best first; all share seeds, images and clusters (n,).
-
-    Each point's mean bits and quality are resampled together, seeds and clusters crossed, the same for all families.
-    """
-    if len(np.unique(clusters)) < 2:
-        resamples = 0
+def at_equal_bits(curves: Mapping[str, Curve], targets: Sequence[float], *, level: float) -> list[dict[str, AtBits]]:
+    """For each of the targets the families that reach so many bits, the best first."""
     means, draws = {}, {}
     for label, curve in curves.items():
-        bits, quality = curve.means
-        kept = front(bits, quality)
-        means[label] = quality_at(bits[kept], quality[kept], targets)
-        draws[label] = _draws(curve, kept, targets, clusters, resamples, seed)
+        kept = front(curve.bits, curve.quality)
+        means[label] = quality_at(curve.bits[kept], curve.quality[kept], targets)
+        draws[label] = _draws(curve.bits_draws[kept], curve.quality_draws[kept], targets)
     found = []
     for place in range(len(targets)):
         order = sorted((k for k in means if np.isfinite(means[k][place])), key=lambda k: -means[k][place])
@@ -92,15 +74,11 @@ def at_equal_bits(
     return found
 
 
-def _draws(
-    curve: Curve, kept: Sequence[int], targets: Sequence[float], clusters: Integers, resamples: int, seed: int
-) -> Floats:
-    """(R, T) quality at each target of each resample, nan where its points do not reach it."""
-    if not resamples:
+def _draws(bits: Floats, quality: Floats, targets: Sequence[float]) -> Floats:
+    """(R, T) quality at each target of each resample (P, R), nan where its points do not reach it."""
+    if not bits.shape[1]:
         return np.full((1, len(targets)), np.nan)
-    tables = [curve.bits[k] for k in kept] + [curve.quality[k] for k in kept]
-    bits, quality = np.split(bootstrap_means(tables, clusters, resamples=resamples, seed=seed), 2)
-    return np.stack([quality_at(bits[:, r], quality[:, r], targets) for r in range(resamples)])
+    return np.stack([quality_at(*own, targets) for own in zip(bits.T, quality.T, strict=True)])
 
 
 def _judged(own: tuple[float, Floats], best: tuple[float, Floats], level: float) -> AtBits:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 
 from tokbench.records import RunRecord
 
@@ -28,7 +29,7 @@ class Group:
     def any_record(self) -> RunRecord:
         return (self.records or self.failed)[0]
 
-    @property
+    @cached_property
     def ranked(self) -> bool:
         return bool(self.records) and not self.warnings and all(record.data.ranked for record in self.records)
 

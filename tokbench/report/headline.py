@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from tokbench.records import read_records
 from tokbench.report.columns import Column, show, value
 from tokbench.report.formatting import markdown_table
-from tokbench.report.groups import group_records, plain_stem
+from tokbench.report.groups import plain_stem
 from tokbench.report.methods import is_sweep
 from tokbench.report.quantizers import PAGE, quality_plot
 from tokbench.report.rows import Row, summarize
@@ -33,23 +31,21 @@ COLUMNS = (
 BOLD = "Bold: the best of equal nominal bits (within 1 %), by a paired bootstrap over seeds and images."
 
 
-def headline(results: Path) -> str:
+def headline(views: Sequence[View]) -> str:
     """Markdown: one line a tokenizer for the newest group of each data set and budget; "" without records."""
-    return "\n".join(_table(view) for view in _newest(results))
+    return "\n".join(_table(view) for view in _newest(views))
 
 
-def readme_block(results: Path) -> str:
-    """The headline, but of groups that compare quantizers and generate nothing a link and a plot; `results` beside README."""
+def readme_block(views: Sequence[View], folder: str) -> str:
+    """The headline, but of groups that compare quantizers and generate nothing a link and a plot; `folder` beside README."""
     return "\n".join(
-        _link(view, results.name) if is_sweep(view.group) and not _generates(view) else _table(view)
-        for view in _newest(results)
+        _link(view, folder) if is_sweep(view.group) and not _generates(view) else _table(view)
+        for view in _newest(views)
     )
 
 
-def _newest(results: Path) -> list[View]:
-    runs = Path(results) / "runs"
-    groups = group_records(read_records(runs)) if runs.is_dir() else []
-    return [View(group, runs) for group in groups if group.records and group.stem == plain_stem(group.any_record)]
+def _newest(views: Sequence[View]) -> list[View]:
+    return [view for view in views if view.group.records and view.group.stem == plain_stem(view.group.any_record)]
 
 
 def _generates(view: View) -> bool:

@@ -14,7 +14,6 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 from tokbench.records import RunRecord, write_whole
-from tokbench.report.formatting import markdown_table
 
 PAGE = "report.html"
 PICTURE = re.compile(r'<img src="([^"]+)"')
@@ -62,9 +61,11 @@ for (const head of document.querySelectorAll("th")) head.addEventListener("click
 def build_html(pages: Sequence[Path], records: Sequence[RunRecord], command: Callable[[RunRecord], str]) -> Path:
     """The path of the file, beside the pages (Markdown files of one folder); `command` makes a record anew."""
     folder = pages[0].parent
-    sections = [(page.stem, page.read_text()) for page in pages] + [("runs", runs_page(records, command))]
-    names = [name for name, _ in sections]
-    body = "\n".join(_section(name, text, folder, names) for name, text in sections)
+    sections = [(page.stem, page.read_text()) for page in pages]
+    names = [*(name for name, _ in sections), "runs"]
+    body = "\n".join(
+        [*(_section(name, text, folder, names) for name, text in sections), runs_section(records, command)]
+    )
     links = "\n".join(f'<a href="#{html.escape(name)}">{html.escape(name)}</a>' for name in names)
     document = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -91,11 +92,27 @@ def _embedded(folder: Path, name: str) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def runs_page(records: Sequence[RunRecord], command: Callable[[RunRecord], str]) -> str:
-    """Markdown: how each run is made again, and the record that holds its configuration and numbers."""
+RUNS = ("tokenizer", "seed", "data", "budget", "stage", "made", "record in runs/", "command")
+
+
+def runs_section(records: Sequence[RunRecord], command: Callable[[RunRecord], str]) -> str:
+    """HTML: how each run is made again, and the record that holds its configuration and numbers.
+
+    Not by way of Markdown, which takes most of a report's time where there are thousands.
+    """
     lines = [
-        [r.name, str(r.seed), r.data.name, r.budget, r.stage, r.created[:10], f"`{r.file_name}`", f"`{command(r)}`"]
+        "".join(
+            [
+                *(f"<td>{html.escape(str(text))}</td>" for text in (r.name, r.seed, r.data.name, r.budget, r.stage)),
+                f"<td>{r.created[:10]}</td>",
+                *(f"<td><code>{html.escape(text)}</code></td>" for text in (r.file_name, command(r))),
+            ]
+        )
         for r in records
     ]
-    heads = ["tokenizer", "seed", "data", "budget", "stage", "made", "record in runs/", "command"]
-    return "\n".join(["# Runs", "", "How each number was made.", "", *markdown_table(heads, lines, words=True), ""])
+    head = "".join(f"<th>{name}</th>" for name in RUNS)
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return (
+        '<section id="runs"><h1>Runs</h1>\n<p>How each number was made.</p>\n<div class="scroll"><table>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div></section>"
+    )

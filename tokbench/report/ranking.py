@@ -96,6 +96,7 @@ def _leader(view: View, key: str, rows: Sequence[Row], way: str, array: str | No
     if first != (max(means) if way == "up" else min(means)):
         return None  # a row of fewer seeds looks better
     if array is not None:
+        view.sample([row for _, row in found], array)
         leads = all(_separable(view, best, row, array) for _, row in others)
     else:
         margin = FLOORS * max(_floor(view, row, key) for _, row in found)

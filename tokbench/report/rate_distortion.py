@@ -17,14 +17,13 @@ import numpy as np
 import pandas as pd
 
 from tokbench.metrics.definition import CODECS_FILE
-from tokbench.records import read_records, write_whole
+from tokbench.records import write_whole
 from tokbench.report.equal_bits import AtBits, at_equal_bits, bd_rate, front, round_targets
 from tokbench.report.formatting import markdown_table, number
-from tokbench.report.groups import group_records
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rate_families import Family, RatePoint, make_curves, make_families
 from tokbench.report.rate_plot import draw_rate
-from tokbench.report.view import BOOTSTRAP_SEED, LEVEL, RESAMPLES, View
+from tokbench.report.view import LEVEL, RESAMPLES, View, read_views
 
 PAGE, TABLE, PLOT = "rate_distortion.md", "rate_distortion.csv", "rate_distortion.png"
 MOST_TARGETS = 8
@@ -66,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parents[2] / "results")
     results: Path = parser.parse_args(arguments).results
     runs = results / "runs"
-    groups = group_records(read_records(runs)) if runs.is_dir() else []
-    written = build_rate_distortion([View(group, runs) for group in groups], results)
+    written = build_rate_distortion(read_views(results), results)
     if not written:
         print(
             f"no record in {runs} has model bits at several codebook sizes, and {CODECS_FILE} is missing",
@@ -123,10 +121,10 @@ def _series(families: Sequence[Family], bits: str, quality: str) -> dict[str, An
 
 
 def _section(view: View, families: Sequence[Family]) -> list[str]:
-    curves, clusters, seeds = make_curves(view, families)
-    ranges = [(bits[kept].min(), bits[kept].max()) for c in curves.values() for bits, kept in [_front(c.means)]]
+    curves, seeds = make_curves(view, families)
+    ranges = [(bits.min(), bits.max()) for c in curves.values() for bits in [c.bits[front(c.bits, c.quality)]]]
     targets = round_targets(ranges, most=MOST_TARGETS)
-    places = at_equal_bits(curves, targets, clusters, resamples=RESAMPLES, level=LEVEL, seed=BOOTSTRAP_SEED)
+    places = at_equal_bits(curves, targets, level=LEVEL)
     lines = [f"## {view.group.stem}", ""]
     if targets:
         bold = len(seeds) >= MIN_SEEDS
@@ -144,10 +142,6 @@ def _section(view: View, families: Sequence[Family]) -> list[str]:
     means = {family.label: _means(family) for family in families}
     lines += _bd_lines(means, ANCHOR if ANCHOR in means else next(iter(means), ""))
     return [*lines, "### All points", "", *_points(families), ""]
-
-
-def _front(means: tuple[Any, Any]) -> tuple[Any, list[int]]:
-    return means[0], front(*means)
 
 
 def _at_cell(found: AtBits | None, *, bold: bool) -> str:

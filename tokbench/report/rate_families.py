@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokbench.metrics.definition import PSNR_CAP
+from tokbench.metrics.statistics import Floats
 from tokbench.report.equal_bits import Curve
 from tokbench.report.groups import settings
 from tokbench.report.methods import without_size
 from tokbench.report.rows import Row, Summary, labels, summarize
-from tokbench.report.view import View
+from tokbench.report.view import Sampled, View
 
 PSNR = "reconstruction/psnr_db"
 BLOCKS = ("native", "common")  # where model bits are looked for, in this order
@@ -83,24 +84,34 @@ def _point(row: Row) -> RatePoint | None:
     return None
 
 
-def make_curves(view: View, families: Sequence[Family]) -> tuple[dict[str, Curve], np.ndarray, list[int]]:
-    """PSNR of each test image against model bits per pixel (one mean a seed), of families with two points or more.
+def make_curves(view: View, families: Sequence[Family]) -> tuple[dict[str, Curve], list[int]]:
+    """PSNR against model bits per pixel of families with two points or more, and the seeds it is over.
 
-    With the images' clusters (n,) and the seeds: those that most points have; points without them all are left out.
+    Those are the seeds that most points have; points without them all are left out.
     """
-    tables = {id(point): view.per_image(point.row, "psnr_db") for family in families for point in family.points}
+    tables = {id(point): view.sampled(point.row, "psnr_db") for family in families for point in family.points}
     counted = Counter(tuple(sorted(table)) for table in tables.values() if table)
     seeds = max(counted.items(), key=lambda item: (item[1], len(item[0])))[0] if counted else ()
     curves: dict[str, Curve] = {}
-    clusters = np.zeros(0, dtype=np.int64)
     for family in families:
-        points = [point for point in family.points if set(seeds) <= set(tables[id(point)])]
+        points = [point for point in family.points if set(seeds) <= tables[id(point)].keys()]
         if seeds and len(points) > 1:
-            clusters = view.clusters(points[0].row)
-            quality = np.stack([[tables[id(point)][seed] for seed in seeds] for point in points])
-            bits = np.array([[_bits(point, seed) for seed in seeds] for point in points])
-            curves[family.label] = Curve(np.broadcast_to(bits[:, :, None], quality.shape), quality)
-    return curves, clusters, list(seeds)
+            found = [_resampled(view, point, [tables[id(point)][seed] for seed in seeds], seeds) for point in points]
+            curves[family.label] = Curve(*(np.array(column) for column in zip(*found, strict=True)))
+    return curves, list(seeds)
+
+
+def _resampled(
+    view: View, point: RatePoint, quality: Sequence[Sampled], seeds: Sequence[int]
+) -> tuple[np.floating, np.floating, Floats, Floats]:
+    """Bits and PSNR of a point, and (R,) of each over resamples: bits, of which a run has one mean, vary with the seeds."""
+    bits = np.array([_bits(point, seed) for seed in seeds])
+    psnr, draws = np.array([one.mean for one in quality]), np.stack([one.draws for one in quality])
+    resamples = view.resamples(point.row)
+    if resamples is None:
+        return bits.mean(), psnr.mean(), draws[0], draws[0]
+    own = np.broadcast_to(bits[:, None], draws.shape)
+    return bits.mean(), psnr.mean(), resamples.over_seeds(own), resamples.over_seeds(draws)
 
 
 def _bits(point: RatePoint, seed: int) -> float:

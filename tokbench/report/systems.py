@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tokbench.metrics.standard_systems import WAYS
-from tokbench.report.pictures import COLUMNS, DPI, Strip, draw, save
+from tokbench.report.pictures import COLUMNS, DPI, Strip, draw, pictured, save
 from tokbench.report.rows import Row, flatten, summarize
 from tokbench.report.view import View
 
@@ -64,9 +64,9 @@ def step_curves(view: View) -> dict[str, list[tuple[int, float]]]:
 
 
 def completion_strips(view: View) -> list[Strip]:
-    """One strip a row and block whose scheme painted halves, of the first seed that has them; the originals first."""
+    """One strip a pictured row and block whose scheme painted halves, of the first seed that has them; the originals first."""
     strips: list[Strip] = []
-    for row in view.rows:
+    for row in pictured(view):
         for block in BLOCKS:
             arrays = _arrays(view, row, f"completed_{block}")
             if not arrays:
@@ -79,7 +79,7 @@ def completion_strips(view: View) -> list[Strip]:
 
 
 def _arrays(view: View, row: Row, name: str) -> Mapping[str, np.ndarray]:
-    found = (view.arrays(record) for record in row.records)
+    found = (view.arrays(record) for record in row.records if record.blocks)  # others generate nothing
     return next((arrays for arrays in found if name in arrays), {})
 
 

@@ -17,7 +17,7 @@ from tokbench.report.formatting import heading, markdown_table
 from tokbench.report.groups import group_records, newest_first
 from tokbench.report.pictures import DPI, save
 from tokbench.report.rows import Row
-from tokbench.report.tidy import tidy
+from tokbench.report.tidy import csv_lines
 from tokbench.report.view import View
 
 FOLDER, STEM = "toys", "heads-toys"
@@ -72,11 +72,7 @@ def _build(view: View, results: Path) -> list[Path]:
     page, numbers, picture = (results / f"{STEM}.{ending}" for ending in ("md", "csv", "png"))
     drawn = _draw(view, picture)
     write_whole(page, ("\n".join([TITLE, *_facts(view), "", *_tables(view, drawn)]) + "\n").encode())
-    frame = tidy(view.group.records)
-    configs = {record.file_name: record.config for record in view.group.records}
-    for place, key in enumerate(("target", "diffusion_steps"), start=2):
-        frame.insert(place, key, [configs[name].get(key) for name in frame["record"]])
-    write_whole(numbers, frame.to_csv(index=False, lineterminator="\n").encode())
+    write_whole(numbers, csv_lines(view.group.records, ("target", "diffusion_steps")))
     return [page, numbers, *drawn]
 
 

@@ -1,27 +1,39 @@
-"""A group with its rows and arrays, as tables and pictures read it."""
+"""A group with its rows and arrays, as tables and pictures read it.
+
+S seeds, n test images, R resamples.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
-from tokbench.metrics.statistics import Difference, paired_difference
-from tokbench.records import RunRecord, parse_key, read_arrays
-from tokbench.report.bootstrap import bootstrap_means, central
-from tokbench.report.groups import Group
+from tokbench.metrics.statistics import Difference, Floats, Resamples, central
+from tokbench.records import RunRecord, parse_key, read_arrays, read_records
+from tokbench.report.groups import Group, group_records
 from tokbench.report.rows import Row, Summary, make_rows, summarize
 
 RESAMPLES = 1000
 LEVEL = 0.95
 BOOTSTRAP_SEED = 0
+AT_ONCE = 256  # arrays of (n,) values held at a time
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """What stays of the (n,) values of a run's test images: a thousandth of what thousands of runs have."""
+
+    mean: float
+    draws: Floats  # (R,) bootstrap means; (0,) where all images are of one cluster
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +45,10 @@ class View:
     _arrays: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     winners: dict[tuple[str, str, str | None], set[str]] = field(default_factory=dict)  # kept by the ranking
     _differences: dict[tuple[str, str, str], tuple[Difference, int] | None] = field(default_factory=dict)
-    _means: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    _clusters: dict[str, np.ndarray] = field(default_factory=dict)  # of rows by label; equal ones are one array
+    _resamples: dict[int, Resamples] = field(default_factory=dict)  # by the id of the clusters
+    _sampled: dict[tuple[str, str], Sampled] = field(default_factory=dict)  # by record and array
+    _whole: set[str] = field(default_factory=set)  # arrays that all rows were sampled of
 
     @cached_property
     def units(self) -> dict[str, str]:
@@ -66,28 +81,53 @@ class View:
         return {seed: arrays[name].astype(np.float64) for seed, arrays in found if {name, "groups"} <= arrays.keys()}
 
     def clusters(self, row: Row) -> np.ndarray:
-        """(n,) groups of the test images: crops of one photograph share one."""
-        return next(arrays["groups"] for record in row.records if "groups" in (arrays := self.arrays(record)))
+        """(n,) groups of the test images: crops of one photograph share one. Rows with the same groups share the array."""
+        if row.label not in self._clusters:
+            groups = next(a["groups"] for record in row.records if "groups" in (a := self.arrays(record)))
+            alike = (known for known in self._clusters.values() if np.array_equal(known, groups))
+            self._clusters[row.label] = next(alike, groups)
+        return self._clusters[row.label]
+
+    def resamples(self, row: Row) -> Resamples | None:
+        """The draws of the row's images, the same for all rows with the same groups; None of a single cluster."""
+        clusters = self.clusters(row)
+        if id(clusters) not in self._resamples:
+            if (clusters == clusters[0]).all():
+                return None
+            self._resamples[id(clusters)] = Resamples(clusters, resamples=RESAMPLES, seed=BOOTSTRAP_SEED)
+        return self._resamples[id(clusters)]
+
+    def sampled(self, row: Row, name: str) -> dict[int, Sampled]:
+        """Seed to the mean and bootstrap means of an array, for the seeds whose arrays are there."""
+        self.sample([row], name)
+        found = ((record.seed, self._sampled.get((record.file_name, name))) for record in row.records)
+        return {seed: one for seed, one in found if one is not None}
+
+    def sample(self, rows: Sequence[Row], name: str) -> None:
+        """Read what the runs of the rows have of an array, and keep what stays of it; faster for many rows at a time."""
+        waiting: dict[Resamples | None, list[RunRecord]] = defaultdict(list)
+        for row in rows:
+            for record in row.records:
+                if (record.file_name, name) not in self._sampled and {name, "groups"} <= self.arrays(record).keys():
+                    waiting[self.resamples(row)].append(record)
+        for resamples, records in waiting.items():
+            for start in range(0, len(records), AT_ONCE):
+                some = records[start : start + AT_ONCE]
+                values = np.stack([self.arrays(record)[name] for record in some])
+                draws = resamples.over_clusters(values) if resamples else np.empty((len(some), 0))
+                for record, mean, own in zip(some, values.mean(axis=1, dtype=np.float64), draws, strict=True):
+                    self._sampled[record.file_name, name] = Sampled(float(mean), own)
 
     def interval(self, row: Row, name: str) -> tuple[float, float] | None:
         """The bootstrap interval of the mean over seeds and images; None without arrays or with a single cluster."""
-        means = self._bootstrapped(name).get(row.label)
-        return None if means is None else central(means, level=LEVEL)
-
-    def _bootstrapped(self, name: str) -> dict[str, np.ndarray]:
-        """Row label to (R,) bootstrap means of an array; without the rows that lack it or have a single cluster."""
-        if name not in self._means:
-            stacks: dict[tuple[int, bytes], list[Row]] = defaultdict(list)
-            for row in self.rows:
-                values = self.per_image(row, name)
-                if values and len(np.unique(self.clusters(row))) > 1:
-                    stacks[len(values), self.clusters(row).tobytes()].append(row)
-            self._means[name] = {}
-            for rows in stacks.values():
-                tables = [np.stack(list(self.per_image(row, name).values())) for row in rows]
-                means = bootstrap_means(tables, self.clusters(rows[0]), resamples=RESAMPLES, seed=BOOTSTRAP_SEED)
-                self._means[name] |= {row.label: found for row, found in zip(rows, means, strict=True)}
-        return self._means[name]
+        if name not in self._whole:  # tables show it of all rows
+            self._whole.add(name)
+            self.sample(self.rows, name)
+        found = self.sampled(row, name)
+        resamples = self.resamples(row) if found else None
+        if resamples is None:
+            return None
+        return central(resamples.over_seeds(np.stack([one.draws for one in found.values()])), level=LEVEL)
 
     def difference(self, row: Row, reference: Row, name: str) -> tuple[Difference, int] | None:
         """row - reference on the same images and seeds, and the number of those seeds; None where there are none."""
@@ -97,17 +137,19 @@ class View:
         return self._differences[key]
 
     def _difference(self, row: Row, reference: Row, name: str) -> tuple[Difference, int] | None:
-        mine, others = self.per_image(row, name), self.per_image(reference, name)
-        seeds = sorted(set(mine) & set(others))
-        if not seeds or len(np.unique(self.clusters(row))) < 2:
+        mine, others = self.sampled(row, name), self.sampled(reference, name)
+        seeds = sorted(mine.keys() & others.keys())
+        if not seeds or (resamples := self.resamples(row)) is None:
             return None
-        if not np.array_equal(self.clusters(row), self.clusters(reference)):
+        if self.resamples(reference) is not resamples:
             raise ValueError(f"{row.label} and {reference.label} must share their test images, but their groups differ")
-        a, b = (np.stack([values[seed] for seed in seeds]) for values in (mine, others))
-        if mine.keys() == others.keys():  # the same draws for both, already made
-            means = self._bootstrapped(name)
-            low, high = central(means[row.label] - means[reference.label], level=LEVEL)
-            return Difference(float((a - b).mean()), low, high, separable=low > 0 or high < 0), len(seeds)
-        clusters = self.clusters(row)
-        found = paired_difference(a, b, clusters, resamples=RESAMPLES, level=LEVEL, seed=BOOTSTRAP_SEED)
-        return found, len(seeds)
+        gaps = np.stack([mine[seed].draws - others[seed].draws for seed in seeds])
+        mean = fmean(mine[seed].mean - others[seed].mean for seed in seeds)
+        low, high = central(resamples.over_seeds(gaps), level=LEVEL)
+        return Difference(mean, low, high, separable=low > 0 or high < 0), len(seeds)
+
+
+def read_views(results: Path, *, mixed: bool = False) -> list[View]:
+    """The groups of the records in `results/runs`; `mixed` adds those of different protocols or data."""
+    runs = Path(results) / "runs"
+    return [View(group, runs) for group in group_records(read_records(runs), mixed=mixed)] if runs.is_dir() else []
