@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,15 @@ from tokbench.report.pictures import (
     reconstruction_strips,
     sample_strips,
 )
+from tokbench.report.rows import summarize
 from tokbench.report.view import View
+
+
+def test_seeds_that_agree_deviate_by_nothing_at_all() -> None:
+    key, value = "bits/nominal_bits_per_image", 64 * math.log2(15)  # whose mean over three is rounded
+    found = summarize([record(seed=seed, metrics={key: measure(key, value)}) for seed in range(3)], key)
+    assert found is not None
+    assert found.deviation == 0.0
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ def summarize(records: Iterable[RunRecord], key: str) -> Summary | None:
 
 def _deviation(values: Sequence[float]) -> float:
     """Sample standard deviation: `statistics.stdev` to the last digits, but not in exact fractions, which take its time."""
+    if min(values) == max(values):
+        return 0.0  # not what rounding leaves
     mean = fmean(values)
     return sqrt(fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
