@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from report_factory import file, measure, record
@@ -24,6 +25,7 @@ def test_each_row_has_its_quality_its_bits_and_its_cost(tmp_path: Path) -> None:
     found = cells(tmp_path, "fsq")
     assert "[" in found["PSNR (dB) [95 %]"]
     assert "(floor " in found["gFD, common"]
+    assert found["gFD, native"].endswith(", chameleon)")
     assert found["seeds / test images"].startswith("3 / ")
     assert "nominal (bits/pixel)" not in found or cells(tmp_path, "continuous_4")["nominal (bits/pixel)"]
 
@@ -44,3 +46,18 @@ def test_groups_that_stopped_earlier_have_no_line(tmp_path: Path) -> None:
     file(record("fsq", stage="tokenizer", ranked=True), tmp_path)
     build_report(tmp_path)
     assert not (tmp_path / "main.md").exists()
+
+
+def test_psnr_at_equal_model_bits_is_read_off_the_sweep_of_the_method(tmp_path: Path) -> None:
+    """FSQ has 478.4 model bits of an image; vq, with V = 16 and 4096, has 400 and 600: 39 % of the way from 20 to 24 dB."""
+    for seed in range(3):
+        file(record("fsq", seed, ranked=True), tmp_path)
+        for codes, bits, quality in ((16, 400.0, 20.0), (4096, 600.0, 24.0)):
+            made = record("vq", seed, ranked=True, hash=f"{codes:07x}{seed}")
+            values = {"native/bits/model_bits_per_image": bits, "native/bits/model_bits_per_pixel": bits / 1024}
+            values |= {"reconstruction/psnr_db": quality, "bits/nominal_bits_per_image": 64 * math.log2(codes)}
+            values |= {"bits/nominal_bits_per_pixel": math.log2(codes) / 16}
+            known = {key: measure(key, value) for key, value in values.items()}
+            config = made.config | {"quantizer": {"codebook_size": codes}}
+            file(made.model_copy(update={"metrics": made.metrics | known, "config": config}), tmp_path)
+    assert cells(tmp_path, "vq (codebook_size=16)")["PSNR at FSQ's model bits (dB)"] == "21.57"

@@ -50,13 +50,13 @@ def test_the_page_has_every_part_and_its_plots(tmp_path: Path) -> None:
     assert "## cifar10-cpu\n" in page
     assert set(links) == {
         "cifar10-cpu.md",
-        *(f"quantizers-cifar10-cpu-{plot}.png" for plot in ("psnr-bits", "rarefaction", "training")),
+        *(f"quantizers-cifar10-cpu-{plot}.png" for plot in ("psnr-bits", "sizes", "rarefaction", "training")),
     }
     assert all(link in made for link in links)
     assert "[quantizers.md](quantizers.md)" in made["README.md"].read_text()
     titles = re.findall(r"^###+ (.*)$", page, re.MULTILINE)
     assert titles == [
-        *("PSNR against used bits", "PSNR at equal used bits", "All rows"),
+        *("PSNR against used bits", "Over the codebook size", "PSNR at equal used bits", "All rows"),
         *(f"V = {codes:,}" for codes in SWEPT),
         *("Rarefaction", "Training"),
     ]
@@ -253,8 +253,9 @@ def test_readme_has_a_link_and_a_plot_in_place_of_a_table_of_hundreds(tmp_path: 
     text = readme.read_text()
     assert "**cifar10-cpu** (2 tokenizers, 10 rows, 1 seed)" in text
     assert "[quantizers.md](results/quantizers.md)" in text
-    (plot,) = re.findall(r"!\[[^]]*\]\(results/([^)]+)\)", text)
-    assert plot in made
+    plots = re.findall(r"!\[[^]]*\]\(results/([^)]+)\)", text)
+    assert plots == ["cifar10-cpu-reconstruction.png", "quantizers-cifar10-cpu-sizes.png"]
+    assert set(plots) <= made.keys()
     assert "**photos32-cpu** (1 seed, demo, unranked)\n\n| tokenizer" in text
     assert "old" not in text
     assert "codebook_size" in headline(read_views(results))  # what a sweep ends with stays a table

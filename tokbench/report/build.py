@@ -54,7 +54,7 @@ def update_readme(readme: Path, results: Path, views: Sequence[View]) -> bool:
     if BEGIN not in text or END not in text:
         return False
     before, rest = text.split(BEGIN)
-    write_whole(readme, f"{before}{BEGIN}\n{readme_block(views, results.name)}{END}{rest.split(END)[1]}".encode())
+    write_whole(readme, f"{before}{BEGIN}\n{readme_block(views, results)}{END}{rest.split(END)[1]}".encode())
     return True
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,33 @@ def draw_quality(path: Path, methods: Sequence[Method], *, title: str) -> Path:
         axes.errorbar(used, psnr, xerr=x, yerr=y, label=label, elinewidth=0.8, markersize=4.5, linewidth=1.2, **style)
     _write(axes, title, "used bits of an image (marginal entropy x tokens)", "PSNR (dB)")
     _beside(figure, axes, methods)
+    return save(figure, path)
+
+
+def draw_sizes(path: Path, methods: Sequence[Method], *, title: str) -> Path:
+    """PSNR, used bits and, where a backbone was trained, model bits against V, a line a method over several V."""
+    several = [method for method in methods if len(method.points) > 1]
+    panels: dict[str, Callable[[Point], float | None]] = {
+        "PSNR (dB)": lambda point: point.psnr,
+        "used bits of an image": lambda point: point.used,
+        "model bits of an image": lambda point: point.model,
+    }
+    drawn = {label: value for label, value in panels.items() if any(value(p) for m in several for p in m.points)}
+    legend = ceil(len(several) / 6)
+    figure = _figure(4.6 * len(drawn), 3.6 + 0.2 * legend)
+    known = styles(methods)
+    for axes, (label, value) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
+        for method in several:
+            places = [(point.codes, found) for point in method.points if (found := value(point)) is not None]
+            axes.plot(
+                [x for x, _ in places], [y for _, y in places], label=method.label, markersize=4, **known[method.label]
+            )
+        axes.set_xscale("log", base=2)
+        _write(axes, "", "codebook size V", label)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=6, fontsize=7, frameon=False)
+    figure.suptitle(title, fontsize=9, weight="bold")
+    figure.tight_layout(rect=(0, (0.2 * legend + 0.15) / (3.6 + 0.2 * legend), 1, 1))
     return save(figure, path)
 
 

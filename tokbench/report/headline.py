@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tokbench.report.columns import Column, show, value
+from tokbench.report.figures import figures
 from tokbench.report.formatting import markdown_table
 from tokbench.report.groups import plain_stem
 from tokbench.report.methods import is_sweep
-from tokbench.report.quantizers import PAGE, quality_plot
+from tokbench.report.quantizers import PAGE
 from tokbench.report.rows import Row, summarize
 from tokbench.report.view import View
 
@@ -36,12 +38,13 @@ def headline(views: Sequence[View]) -> str:
     return "\n".join(_table(view) for view in _newest(views))
 
 
-def readme_block(views: Sequence[View], folder: str) -> str:
-    """The headline, but of groups that compare quantizers and generate nothing a link and a plot; `folder` beside README."""
-    return "\n".join(
-        _link(view, folder) if is_sweep(view.group) and not _generates(view) else _table(view)
+def readme_block(views: Sequence[View], results: Path) -> str:
+    """The headline, but of groups that compare quantizers and generate nothing a link; then the figures in `results`."""
+    told = [
+        _link(view, results.name) if is_sweep(view.group) and not _generates(view) else _table(view)
         for view in _newest(views)
-    )
+    ]
+    return "\n".join([*told, *figures(_newest(views), results)])
 
 
 def _newest(views: Sequence[View]) -> list[View]:
@@ -55,8 +58,7 @@ def _generates(view: View) -> bool:
 def _link(view: View, folder: str) -> str:
     names = {record.name for record in view.group.records}
     what = f"**{view.group.stem}** ({len(names)} tokenizers, {len(view.rows)} rows, {_seeds(view)})"
-    plot = f"![PSNR against used bits of each quantizer]({folder}/{quality_plot(view.group.stem)})"
-    return f"{what}: PSNR at equal used bits, usage, robustness: [{PAGE}]({folder}/{PAGE})\n\n{plot}\n"
+    return f"{what}: PSNR at equal used bits, usage, robustness: [{PAGE}]({folder}/{PAGE})\n"
 
 
 def _seeds(view: View) -> str:

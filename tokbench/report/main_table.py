@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
 
 from tokbench.records import write_whole
 from tokbench.report.columns import show
+from tokbench.report.equal_bits import front, quality_at
 from tokbench.report.formatting import EMPTY, heading, markdown_table, number
-from tokbench.report.methods import make_methods, psnr_at
+from tokbench.report.rate_families import PSNR, Family, make_families
 from tokbench.report.rows import Row, summarize
 from tokbench.report.view import View
 
@@ -23,7 +28,8 @@ Native: the scheme its papers use, never compared across rows. Distances stand b
 floors of it is not ranked. A dash: does not exist there; NA: was not measured, or could not be trusted, with the reason.
 Columns of glyphs and scenes are of the same tokenizer trained on those data at the same budget.
 """
-BITS_OF = "native/bits/model_bits_per_image"
+MODEL_BPP = "MODEL/bits/model_bits_per_pixel"
+Block = Literal["common", "native"]
 Cell = Callable[[View, Row, Sequence[View]], str]
 
 
@@ -35,15 +41,26 @@ class Field:
     cell: Cell
 
 
-def _own(name: str, key: str, unit: str, *, floor: bool = False) -> Field:
+def _own(name: str, key: str, unit: str) -> Field:
     def cell(view: View, row: Row, views: Sequence[View]) -> str:
         summary = summarize(row.records, key)
-        if summary is None:
-            return EMPTY
-        text = show(summary)
-        return f"{text} (floor {number(summary.floor, summary.unit)})" if floor and summary.floor is not None else text
+        return EMPTY if summary is None else show(summary)
 
     return Field(heading(name, unit), cell)
+
+
+def _distance(name: str, block: Block) -> Field:
+    """The distance of generated images with its floor; of the native block with its scheme, which is each row's own."""
+
+    def cell(view: View, row: Row, views: Sequence[View]) -> str:
+        summary = summarize(row.records, f"{block}/generation/fd_classifier")
+        if summary is None:
+            return EMPTY
+        beside = [] if summary.floor is None else [f"floor {number(summary.floor, summary.unit)}"]
+        beside += [row.records[0].blocks[block]] if block == "native" and block in row.records[0].blocks else []
+        return f"{show(summary)} ({', '.join(beside)})" if beside and summary.mean is not None else show(summary)
+
+    return Field(name, cell)
 
 
 def _sum(name: str, keys: Sequence[str], unit: str) -> Field:
@@ -100,16 +117,21 @@ def _interval(view: View, row: Row, views: Sequence[View]) -> str:
 
 
 def _at_equal_bits(view: View, row: Row, views: Sequence[View]) -> str:
-    """PSNR at the used bits of the group's FSQ, interpolated over the method's own V sweep in the same group."""
-    key = "bits/marginal_bits_per_image"
-    wanted = next((s.mean for r in view.rows if r.records[0].name == "fsq" and (s := summarize(r.records, key))), None)
-    if wanted is None:
-        return EMPTY
-    for method in make_methods(view.rows):
-        if method.label.split("_sized")[0] == row.records[0].name and len(method.points) > 1:
-            found = psnr_at(method, wanted)
-            return "NA (outside)" if found is None else number(found, "dB")
+    """PSNR at the model bits of the group's FSQ, interpolated over the V sweep of the row's method in the same group."""
+    wanted = [p.mean(MODEL_BPP) for f in _families(view) for p in f.points if p.row.records[0].name == "fsq"][:1]
+    for family in _families(view):
+        of_row = family.points[0].row.records[0].name.split("_sized")[0] == row.records[0].name
+        if wanted and of_row and len(family.points) > 1:
+            bits, psnr = (np.array([p.mean(key) for p in family.points]) for key in (MODEL_BPP, PSNR))
+            kept = front(bits, psnr)
+            (found,) = quality_at(bits[kept], psnr[kept], wanted)
+            return number(float(found), "dB") if np.isfinite(found) else "NA (outside)"
     return EMPTY
+
+
+@lru_cache(maxsize=4)
+def _families(view: View) -> list[Family]:
+    return make_families(view.rows)
 
 
 def _seeds(view: View, row: Row, views: Sequence[View]) -> str:
@@ -124,12 +146,12 @@ FIELDS = (
     _own("model", "native/bits/model_bits_per_pixel", "bits/pixel"),
     Field("PSNR (dB) [95 %]", _interval),
     _own("SSIM", "reconstruction/ssim", ""),
-    Field("PSNR at FSQ's used bits (dB)", _at_equal_bits),
+    Field("PSNR at FSQ's model bits (dB)", _at_equal_bits),
     _elsewhere("strings read, glyphs", "legibility/string_accuracy_relative", "share"),
     _own("lossless total", "information/lossless_bits_per_subpixel", "bits/subpixel"),
     _own("caption accuracy, common", "common/understanding/caption_accuracy", "share"),
-    _own("gFD, common", "common/generation/fd_classifier", "", floor=True),
-    _own("gFD, native", "native/generation/fd_classifier", "", floor=True),
+    _distance("gFD, common", "common"),
+    _distance("gFD, native", "native"),
     _elsewhere("caption shown, scenes", "common/generation/caption_shown", "share"),
     _own("text", "common/understanding/caption_bits_per_byte", "bits/byte"),
     _sum("training", ("cost/tokenizer_training_flops", "common/cost/training_flops"), "FLOPs"),

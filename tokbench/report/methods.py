@@ -20,6 +20,8 @@ from tokbench.report.rows import NOMINAL_BITS, Row, summarize
 USED_BITS = "bits/marginal_bits_per_image"
 PSNR = "reconstruction/psnr_db"
 TOKENS = "bits/tokens"
+MODEL_BITS = "bits/model_bits_per_image"  # of the first of BLOCKS that has them
+BLOCKS = ("native", "common")
 MARK = "reconstruction/psnr_lost_1_percent"  # of records that have all that a sweep's page shows
 OF_SIZE = {"codebook_size", "levels", "num_stages", "num_groups"}  # settings that make V
 MOST_TARGETS = 8
@@ -35,6 +37,7 @@ class Point:
     nominal: float  # bits of an image
     used: float  # bits of an image, mean over seeds
     psnr: float  # dB, mean over seeds
+    model: float | None  # bits of an image under the backbone that was trained on the tokens, mean over seeds
     deviations: tuple[float, float]  # over seeds, of used bits and PSNR; 0 for a single seed
 
 
@@ -113,7 +116,12 @@ def _point(row: Row) -> Point | None:
         return None
     nominal, tokens, used, psnr = means
     of_used, of_psnr = ((summary and summary.deviation) or 0.0 for summary in found[2:])
-    return Point(row, round(2 ** (nominal / tokens)), nominal, used, psnr, (of_used, of_psnr))
+    return Point(row, round(2 ** (nominal / tokens)), nominal, used, psnr, _model_bits(row), (of_used, of_psnr))
+
+
+def _model_bits(row: Row) -> float | None:
+    found = (summarize(row.records, f"{block}/{MODEL_BITS}") for block in BLOCKS)
+    return next((summary.mean for summary in found if summary is not None and summary.mean is not None), None)
 
 
 @dataclass(frozen=True)

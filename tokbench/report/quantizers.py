@@ -8,7 +8,7 @@ from pathlib import Path
 from tokbench.records import write_whole
 from tokbench.report.claims import render_claims
 from tokbench.report.columns import Column, flattened, seeds, value
-from tokbench.report.curves import draw_quality, draw_rarefaction, draw_training, rarefaction, training
+from tokbench.report.curves import draw_quality, draw_rarefaction, draw_sizes, draw_training, rarefaction, training
 from tokbench.report.formatting import listed, markdown_table, number
 from tokbench.report.methods import (
     MARK,
@@ -66,7 +66,11 @@ TRAINING = (
     " method's own weighted terms, of which that of the entropy is negative: slopes compare, heights do not. The axis is"
     " logarithmic but around 0."
 )
-NOTES = {"quality": QUALITY, "rarefaction": RAREFACTION, "training": TRAINING}
+SIZES = (
+    "Means over seeds of methods with several V; of several codebooks V is their product. Used bits are the tokens' marginal"
+    " entropy; model bits, where a backbone was trained on the tokens, what it needs for them."
+)
+NOTES = {"quality": QUALITY, "sizes": SIZES, "rarefaction": RAREFACTION, "training": TRAINING}
 COLUMNS = (
     Column("seeds", PSNR, seeds, bare=True),
     Column("nominal", NOMINAL_BITS, value),
@@ -101,16 +105,15 @@ def build_quantizers(views: Sequence[View], results: Path) -> list[Path]:
     return [results / PAGE, *plots]
 
 
-def quality_plot(stem: str) -> str:
-    """The file name of a group's plot of PSNR against used bits."""
-    return f"quantizers-{stem}-psnr-bits.png"
-
-
 def _draw(view: View, methods: Sequence[Method], results: Path) -> dict[str, Path]:
     """The plots of a group by what they show, but for those whose arrays are missing."""
     stem, sizes = view.group.stem, by_size(methods)
     shared = shared_size(sizes)
-    plots = {"quality": draw_quality(results / quality_plot(stem), methods, title=f"{stem}: PSNR against used bits")}
+    path, title = results / f"quantizers-{stem}-psnr-bits.png", f"{stem}: PSNR against used bits"
+    plots = {"quality": draw_quality(path, methods, title=title)}
+    if any(len(method.points) > 1 for method in methods):
+        path, title = results / f"quantizers-{stem}-sizes.png", f"{stem}: over the codebook size"
+        plots["sizes"] = draw_sizes(path, methods, title=title)
     if any(rarefaction(view, point) for size in sizes for _, point in size.points):
         path, title = results / f"quantizers-{stem}-rarefaction.png", f"{stem}: usage against tokens seen"
         plots["rarefaction"] = draw_rarefaction(path, view, sizes, methods, title=title)
@@ -124,6 +127,7 @@ def _section(view: View, methods: Sequence[Method], plots: Mapping[str, Path]) -
     shown = {what: [f"![{path.stem}]({path.name})", "", NOTES[what]] for what, path in plots.items()}
     parts = [
         ("PSNR against used bits", shown["quality"]),
+        ("Over the codebook size", shown.get("sizes", [])),
         ("PSNR at equal used bits", equal_bits(methods)),
         ("All rows", all_rows(view, by_size(methods))),
         ("Rarefaction", shown.get("rarefaction", [])),

@@ -13,12 +13,11 @@ from tokbench.metrics.definition import PSNR_CAP
 from tokbench.metrics.statistics import Floats
 from tokbench.report.equal_bits import Curve
 from tokbench.report.groups import settings
-from tokbench.report.methods import without_size
+from tokbench.report.methods import BLOCKS, MODEL_BITS, without_size
 from tokbench.report.rows import Row, Summary, labels, summarize
 from tokbench.report.view import Sampled, View
 
 PSNR = "reconstruction/psnr_db"
-BLOCKS = ("native", "common")  # where model bits are looked for, in this order
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def make_families(rows: Sequence[Row]) -> list[Family]:
 
 def _point(row: Row) -> RatePoint | None:
     for block in BLOCKS:
-        found = summarize(row.records, f"{block}/bits/model_bits_per_image")
+        found = summarize(row.records, f"{block}/{MODEL_BITS}")
         quality = summarize(row.records, PSNR)
         if found is not None and found.mean is not None and quality is not None and quality.mean is not None:
             return RatePoint(row, block) if quality.mean < PSNR_CAP else None
@@ -117,5 +116,5 @@ def _resampled(
 def _bits(point: RatePoint, seed: int) -> float:
     """Model bits per pixel of one seed."""
     record = next(record for record in point.row.records if record.seed == seed)
-    value = record.metrics[f"{point.block}/bits/model_bits_per_image"].value
+    value = record.metrics[f"{point.block}/{MODEL_BITS}"].value
     return float("nan") if value is None else value / point.pixels

@@ -1,0 +1,36 @@
+"""The figures that README shows, each as soon as there are records that it can be drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from glob import escape
+from pathlib import Path
+
+from tokbench.report.rate_distortion import PLOT
+from tokbench.report.view import View
+
+FIGURES = (  # what is seen, and the files of a group
+    ("PSNR against model bits, with image codecs", PLOT),
+    ("Quality of generated images against time and FLOPs; lower is better in both", "{stem}-frontiers.png"),
+    ("The same images through every tokenizer, with error maps", "{stem}-reconstruction.png"),
+    ("The same words through every tokenizer", "{stem}-legibility.png"),
+    ("PSNR, used bits and model bits over the codebook size V", "quantizers-{stem}-sizes.png"),
+    ("Every tokenizer in every scheme, at equal training FLOPs", "{stem}-systems-*.png"),
+)
+
+
+def figures(views: Sequence[View], results: Path) -> list[str]:
+    """Markdown of the figures that there are in results, beside README: each of the group that says most."""
+    stems = [escape(view.group.stem) for view in sorted(views, key=_weight, reverse=True)]
+    lines: list[str] = []
+    for title, pattern in FIGURES:
+        found = (path for stem in stems for path in sorted(results.glob(pattern.format(stem=stem)), reverse=True))
+        path = next(found, None)
+        if path is not None:
+            lines += [f"![{title}]({results.name}/{path.name})", "", f"*{title}.*", ""]
+    return lines
+
+
+def _weight(view: View) -> tuple[bool, bool, int]:
+    """Groups that may rank before demonstrations, those that generate before those of tokenizers alone, large ones first."""
+    return view.group.ranked, any(record.blocks for record in view.group.records), len(view.group.records)
