@@ -19,7 +19,53 @@ def test_every_claim_of_an_experiment_is_in_the_catalogue_of_forty() -> None:
 
 def test_without_records_every_experiment_of_the_tier_is_missing(tmp_path: Path) -> None:
     expected = {claim.experiment for claim in load_claims() if claim.tier == "cpu"}
-    assert set(claims.missing(tmp_path, "cpu")) == expected
+    needs = claims.missing(tmp_path, "cpu")
+    assert {need.experiment for need in needs} == expected
+    assert {name for need in needs for name in need.claims} == {c.name for c in load_claims() if c.tier == "cpu"}
+
+
+def test_the_plan_says_what_fits_and_what_does_not() -> None:
+    needs = [
+        claims.Need(name, (claim,), minutes, "")
+        for name, claim, minutes in (("a", "C1", 20.0), ("b", "C2", 50.0), ("c", "C3", 80.0))
+    ]
+    head, *lines = claims.plan(needs, 1.0)
+    assert head.startswith("3 experiments lack runs: about 2 h 30 min")
+    assert [line.split("  ")[-1].strip() for line in lines] == ["a: C1", "b: C2", "c: C3"]
+    assert [word in line for word, line in zip(("whole", "in part", "not in this time"), lines, strict=True)] == [
+        True
+    ] * 3
+    assert claims.plan([], 1.0) == ["no claim of the tier lacks runs"]
+
+
+def test_an_experiment_is_run_by_its_own_command_with_the_words_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    (need,) = [need for need in claims.missing(Path("nowhere"), "cpu") if need.experiment == "heads"]
+    assert {"C25", "C27"} <= set(need.claims)
+    asked: list[list[str]] = []
+
+    class Done:
+        def __init__(self, command: list[str], cwd: Path) -> None:
+            asked.append(command[1:])
+
+        def __enter__(self) -> Done:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def wait(self, seconds: float) -> int:
+            return 0
+
+    monkeypatch.setattr(claims.subprocess, "Popen", Done)
+    words = ["data.root=somewhere", "results_dir=here"]
+    for name, tool in (("heads", ""), ("text_tax", "x"), ("bits", "x")):
+        own = need if name == "heads" else claims.Need(name, (), 1.0, tool)
+        assert claims.run(own, words, time.monotonic() + 60) == claims.OK
+    assert asked == [
+        ["-m", "tokbench.toys", "results_dir=here"],
+        ["-m", "tokbench.run", "-m", "experiments=text_tax", "results_dir=here"],  # drawn, and in no folder
+        ["-m", "tokbench.run", "-m", "experiments=bits", *words],
+    ]
 
 
 def test_no_hours_run_nothing_and_print_every_claim(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +73,9 @@ def test_no_hours_run_nothing_and_print_every_claim(tmp_path: Path, capsys: pyte
     printed = capsys.readouterr().out
     assert all(f"| {name} " in printed for name in CATALOGUE)
     assert "make sweep EXPERIMENT=fsq_levels" in printed
+    assert "C25" in printed
+    assert "`python -m tokbench.toys`" in printed
+    assert "experiments lack runs" in printed
 
 
 def test_negative_hours_are_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,5 +85,5 @@ def test_negative_hours_are_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_sweep_is_stopped_at_the_deadline() -> None:
     start = time.monotonic()
-    assert claims.run("quantizers", ["--help"], start) == claims.OUT_OF_TIME
+    assert claims.run(claims.Need("quantizers", ("C10",), 1.0, ""), ["--help"], start) == claims.OUT_OF_TIME
     assert time.monotonic() - start < claims.GRACE_SECONDS

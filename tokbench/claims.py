@@ -6,19 +6,24 @@ Exit code 0: every claim of the tier is decided or was given its runs; 1: a run 
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokbench.build import ROOT
 from tokbench.report.build import build_report
-from tokbench.report.claims import TIERS, load_claims
+from tokbench.report.claims import EXPERIMENTS, TIERS, TOYS, Claim, load_claims
 from tokbench.report.ranking import MIN_SEEDS
+from tokbench.report.toys import toy_views
 from tokbench.report.verdicts import find_verdicts, summary
-from tokbench.report.view import read_views
+from tokbench.report.view import View, read_views
+from tokbench.sweeps import duration
 
 OK, FAILED, BAD_INPUT, OUT_OF_TIME = 0, 1, 2, 3
 GRACE_SECONDS = 60  # of a sweep that was asked to stop
@@ -36,32 +41,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: --hours must be >= 0, got {given.hours:g}", file=sys.stderr)
         return BAD_INPUT
     deadline = time.monotonic() + 3600 * given.hours
-    code = OK
-    for experiment in missing(given.results, given.tier):
+    code, wanted = OK, missing(given.results, given.tier)
+    print(*plan(wanted, given.hours), sep="\n", flush=True)
+    for need in wanted:
         if time.monotonic() >= deadline:
             code = max(code, OUT_OF_TIME)
             break
-        print(f"{experiment}: {(deadline - time.monotonic()) / 3600:.1f} hours left", flush=True)
-        code = max(code, run(experiment, [*given.overrides, f"results_dir={given.results}"], deadline))
+        print(f"{need.experiment}: {(deadline - time.monotonic()) / 3600:.1f} hours left", flush=True)
+        code = max(code, run(need, [*given.overrides, f"results_dir={given.results}"], deadline))
     build_report(given.results)
     print("\n".join(summary(find_verdicts(read_views(given.results)))))
     return code
 
 
-def missing(results: Path, tier: str) -> list[str]:
-    """The experiments of a tier with a claim whose comparisons lack rows or seeds, in the order of the claims."""
-    done: dict[tuple[str, str], bool] = {}
-    for found in find_verdicts(read_views(results)):
-        enough = all(finding is not None and finding.seeds >= MIN_SEEDS for finding in found.findings)
-        key = (found.claim.experiment, found.claim.name)
-        done[key] = done.get(key, False) or enough
-    claims = [claim for claim in load_claims() if claim.tier == tier]
-    return list(dict.fromkeys(c.experiment for c in claims if not done.get((c.experiment, c.name), False)))
+@dataclass(frozen=True)
+class Need:
+    """An experiment with claims that lack rows or seeds, and the minutes that what lacks takes on two quiet cores."""
+
+    experiment: str
+    claims: tuple[str, ...]
+    minutes: float
+    command: str
 
 
-def run(experiment: str, overrides: Sequence[str], deadline: float) -> int:
-    """The exit code of a sweep; it is stopped at the deadline (`time.monotonic`) and goes on from there another time."""
-    command = [sys.executable, "-m", "tokbench.run", "-m", f"experiments={experiment}", *overrides]
+def missing(results: Path, tier: str) -> list[Need]:
+    """The experiments of a tier that a claim still lacks runs of, those of the fewest minutes first."""
+    shares: dict[str, float] = {}
+    for found in find_verdicts(_views(results)):
+        done = sum(finding is not None and finding.seeds >= MIN_SEEDS for finding in found.findings)
+        shares[found.claim.name] = max(shares.get(found.claim.name, 0.0), done / len(found.findings))
+    lacking: dict[str, list[Claim]] = defaultdict(list)
+    for claim in load_claims():
+        if claim.tier == tier and shares.get(claim.name, 0.0) < 1:
+            lacking[claim.experiment].append(claim)
+    needs = [_need(claims, shares) for claims in lacking.values()]
+    return sorted(needs, key=lambda need: need.minutes)
+
+
+def _need(claims: Sequence[Claim], shares: Mapping[str, float]) -> Need:
+    """Of the claims of one experiment; the share of it that lacks is that of their comparisons, at most."""
+    least = min(shares.get(claim.name, 0.0) for claim in claims)
+    first = claims[0]
+    names = tuple(claim.name for claim in claims)
+    return Need(first.experiment, names, first.minutes * (1 - least), first.command)
+
+
+def plan(needs: Sequence[Need], hours: float) -> list[str]:
+    """What will be run in so many hours, and what will not, a line each."""
+    if not needs:
+        return ["no claim of the tier lacks runs"]
+    total = sum(need.minutes for need in needs)
+    lines = [f"{len(needs)} experiments lack runs: about {duration(60 * total)} on two quiet cores, the shortest first"]
+    end = 0.0
+    for need in needs:
+        start, end = end, end + need.minutes
+        when = "not in this time" if start >= 60 * hours else "in part" if end > 60 * hours else "whole"
+        names = "; ".join(need.claims)
+        lines.append(f"  about {duration(60 * need.minutes):>10}  {when:<16}  {need.experiment}: {names}")
+    return lines
+
+
+def run(need: Need, overrides: Sequence[str], deadline: float) -> int:
+    """The exit code of the experiment's command, which is stopped at the deadline and goes on from there another time."""
+    module = ["tokbench.toys"] if need.command == TOYS else ["tokbench.run", "-m", f"experiments={need.experiment}"]
+    command = [sys.executable, "-m", *module, *(word for word in overrides if _taken(word, need))]
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:
             return process.wait(max(deadline - time.monotonic(), 0))
@@ -72,6 +115,20 @@ def run(experiment: str, overrides: Sequence[str], deadline: float) -> int:
             except subprocess.TimeoutExpired:
                 process.kill()
             return OUT_OF_TIME
+
+
+def _taken(override: str, need: Need) -> bool:
+    """Whether the experiment's runs can take it: a folder of data is for data that lie in one."""
+    if not override.startswith("data.root="):
+        return True
+    text = (EXPERIMENTS / f"{need.experiment}.yaml").read_text()
+    found = re.search(r"override /data: (\w+)", text)
+    conf = ROOT / "conf" / "data" / f"{found.group(1) if found else 'photos'}.yaml"
+    return need.command != TOYS and "\nroot:" in conf.read_text()
+
+
+def _views(results: Path) -> list[View]:
+    return [*read_views(results), *toy_views(results)]
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from report_factory import file, measure, swept, swept_arrays
+from report_factory import file, measure, record, swept, swept_arrays
 from scipy import stats
 
 from tokbench import build
@@ -16,12 +15,10 @@ from tokbench.metrics.statistics import Difference
 from tokbench.records import RunRecord, read_records
 from tokbench.report.build import build_report
 from tokbench.report.catalogue import CATALOGUE
-from tokbench.report.claims import Claim, load_claims, render_claims, verdict
+from tokbench.report.claims import load_claims, render_claims, verdict
 from tokbench.report.groups import group_records
-from tokbench.report.rules import DEFAULTS, Finding, agrees, at_most, difference, expand
+from tokbench.report.rules import DEFAULTS, Finding, agrees, at_most, difference, expand, find_rows
 from tokbench.report.view import View
-from tokbench.tokenizers.autoencoder import CAUSAL
-from tokbench.toys.previous import ERRORS
 
 YES, NO, OPEN = (Finding("", "", "", "", "", 3, vote) for vote in (True, False, None))
 
@@ -126,10 +123,10 @@ def test_a_pair_stands_for_each_combination_of_its_settings() -> None:
 @pytest.mark.parametrize(
     ("about", "wrong"),
     [
-        ({"question": "q"}, "must hold question, tier"),
-        ({"question": "q", "tier": "laptop"}, "must be one of cpu, gpu, reference, got 'laptop'"),
-        ({"question": "q", "tier": "cpu", "claims": [{"name": "C1"}]}, "missing"),
-        ({"question": "q", "tier": "cpu", "claims": [{"name": "C1", "colour": 1}]}, "colour"),
+        ({"question": "q", "tier": "cpu"}, "must hold minutes, question, tier"),
+        ({"question": "q", "tier": "laptop", "minutes": 1}, "must be one of cpu, gpu, reference, got 'laptop'"),
+        ({"question": "q", "tier": "cpu", "minutes": 1, "claims": [{"name": "C1"}]}, "missing"),
+        ({"question": "q", "tier": "cpu", "minutes": 1, "claims": [{"name": "C1", "colour": 1}]}, "colour"),
     ],
 )
 def test_a_file_that_says_too_little_of_its_claims_is_named(tmp_path: Path, about: Any, wrong: str) -> None:
@@ -145,6 +142,15 @@ def test_every_experiment_says_what_it_asks_and_where_it_can_run() -> None:
         assert about["question"].endswith("?") or about["question"], path.name
 
 
+def test_a_node_is_no_absent_one(tmp_path: Path) -> None:
+    for place, branch in enumerate((None, {"channels": 8})):
+        config = record().config | {"generation": {"branch": branch}}
+        file(record(config=config, hash=f"0000000{place}"), tmp_path)
+    (group,) = group_records(read_records(tmp_path / "runs"))
+    (row,) = find_rows(View(group, tmp_path), {"name": "fsq", "generation.branch": None})
+    assert row.records[0].config["generation"] == {"branch": None}
+
+
 def test_too_few_seeds_decide_nothing(tmp_path: Path) -> None:
     page = rendered(tmp_path, {1000: 24.0, 4375: 22.0, 15360: 21.0}, seeds=2)
     assert "undecided" in next(line for line in page.splitlines() if line.startswith("| C9 "))
@@ -154,31 +160,11 @@ def test_a_group_without_the_rows_says_nothing(tmp_path: Path) -> None:
     assert rendered(tmp_path, {1000: 24.0}) == ""
 
 
-@lru_cache(maxsize=1)
-def row_names() -> frozenset[str]:
-    """What a row of some experiment may be called."""
-    names = {path.stem for path in (build.ROOT / "conf" / "quantizer").glob("*.yaml")}
-    names |= {
-        build.compose([f"experiments={path.stem}"])["name"] for path in (build.ROOT / "experiments").glob("*.yaml")
-    }
-    losses = {path.stem for path in (build.ROOT / "conf" / "loss").glob("*.yaml")}
-    names |= {f"{name}-{choice}" for name in names for choice in (*CAUSAL, *losses)}
-    return frozenset(names | {*build.compose(["+toys=heads"])["toys"]["rows"], *ERRORS})
-
-
-@pytest.mark.parametrize(
-    "claim", [c for c in load_claims() if c.verdict["rule"] == "signs"], ids=lambda claim: claim.name
-)
-def test_every_side_is_a_row_that_some_experiment_makes(claim: Claim) -> None:
-    names = row_names()
-    for family in claim.verdict["pairs"]:
-        for pair in expand(family):
-            assert {pair["first"]["name"], pair["second"]["name"]} <= names
-
-
 def test_the_defaults_are_those_of_the_confs() -> None:
     config = build.compose(["quantizer=vq", "budget=sweep"])
     assert config["tokenizer"]["depth"] == config["budget"]["tokenizer"]["depth"]
+    assert config["tokenizer"]["factor"] == DEFAULTS["tokenizer.factor"]
+    assert config.get("rd") == DEFAULTS["rd"]
     assert config["quantizer"]["beta"] == DEFAULTS["quantizer.beta"]
     assert config["quantizer"]["codebook_size"] == DEFAULTS["quantizer.codebook_size"]
 

@@ -22,6 +22,8 @@ from tokbench.report.view import View
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 RULES = {**COMPARING, "parity": parity}
+TOYS = "python -m tokbench.toys"
+ABOUT = {"question", "tier", "minutes"}  # which a file must say, beside its claims and the stages of its seeds
 TIERS = ("cpu", "gpu", "reference")
 
 
@@ -37,6 +39,12 @@ class Claim:
     verdict: Mapping[str, Any]  # `rule`, a name of RULES, and its arguments
     experiment: str
     tier: str
+    minutes: float  # that the whole experiment takes on two quiet cores, about
+
+    @property
+    def command(self) -> str:
+        """What makes its records."""
+        return TOYS if self.measure.startswith("toy/") else f"make sweep EXPERIMENT={self.experiment}"
 
 
 def load_claims(folder: Path = EXPERIMENTS) -> list[Claim]:
@@ -52,16 +60,16 @@ def _load(folder: Path) -> tuple[Claim, ...]:
 
 def _claims(path: Path) -> list[Claim]:
     about = yaml.safe_load(path.read_text()).get("about") or {}
-    if about and set(about) - {"claims", "stages"} != {"question", "tier"}:
+    if about and set(about) - {"claims", "stages"} != ABOUT:
         raise ValueError(
-            f"{path.name}: about must hold question, tier and perhaps claims and stages, got {sorted(about)}"
+            f"{path.name}: about must hold {', '.join(sorted(ABOUT))} and perhaps claims and stages, got {sorted(about)}"
         )
     if about and about["tier"] not in TIERS:
         raise ValueError(f"{path.name}: about.tier must be one of {', '.join(TIERS)}, got {about['tier']!r}")
     claims = []
     for entry in about.get("claims", ()):
         try:
-            claim = Claim(**entry, experiment=path.stem, tier=about["tier"])
+            claim = Claim(**entry, experiment=path.stem, tier=about["tier"], minutes=about["minutes"])
         except TypeError as error:
             raise ValueError(f"{path.name}: a claim of about.claims: {error}".replace("Claim.__init__()", "")) from None
         if claim.verdict.get("rule") not in RULES:

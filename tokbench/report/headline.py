@@ -28,6 +28,9 @@ COLUMNS = (
     Column("usage", "bits/usage", value),
     Column("gFD common", "common/generation/fd_classifier", value),
     Column("gFD native", "native/generation/fd_classifier", value),
+    Column("caption shown, reconstruction", "reconstruction/caption_shown", value),
+    Column("caption shown, common / native", "common/generation/caption_shown", _both),
+    Column("right caption, common / native", "common/understanding/caption_exactness", _both),
     Column("latency common / native", "common/cost/latency_seconds", _both),
 )
 BOLD = "Bold: the best of equal nominal bits (within 1 %), by a paired bootstrap over seeds and images."
@@ -74,8 +77,13 @@ def _counted(seeds: Sequence[int]) -> str:
     return f"{least} to {most} seeds" if least < most else f"{most} seed" + "s" * (most > 1)
 
 
+def _has_value(view: View, key: str) -> bool:
+    found = (record.metrics.get(key) for record in view.group.records)
+    return any(measure is not None and measure.value is not None for measure in found)
+
+
 def _table(view: View) -> str:
-    columns = [column for column in COLUMNS if column.present(view)]
+    columns = [column for column in COLUMNS if _has_value(view, column.key)]
     rows = [[row.label, *(column.cell(view, row, column) for column in columns)] for row in view.rows]
     demo = "" if view.group.ranked else ", demo, unranked"
     table = markdown_table(["tokenizer", *(column.heading(view) for column in columns)], rows)

@@ -25,6 +25,8 @@ ARRAYS = {  # measures with a value an image
 }
 Expected = Literal["above", "below", "not below", "no change"]
 DEFAULTS: Mapping[str, Any] = {  # of what the claims vary, where a side does not say
+    "rd": None,
+    "tokenizer.factor": 4,
     "quantizer.codebook_size": 1000,
     "quantizer.init": "uniform",
     "quantizer.beta": 0.25,
@@ -66,7 +68,14 @@ def _fits(row: Row, wanted: Mapping[str, Any]) -> bool:
     config = flatten(row.records[0].config)
     depth = config.get("budget.tokenizer.depth")  # the budget's own, unless the claim wants another
     same_depth = "tokenizer.depth" in wanted or config.get("tokenizer.depth", depth) == depth
-    return same_depth and all(config.get(key, DEFAULTS.get(key)) == value for key, value in wanted.items())
+    return same_depth and all(_is(config, key, value) for key, value in wanted.items())
+
+
+def _is(config: Mapping[str, Any], key: str, value: Any) -> bool:
+    """Whether a flat configuration has that value; a node with values of its own is not None."""
+    if value is None and any(name.startswith(f"{key}.") for name in config):
+        return False
+    return bool(config.get(key, DEFAULTS.get(key)) == value)
 
 
 def signs(

@@ -51,7 +51,7 @@ def build_claims(views: Sequence[View], results: Path) -> list[Path]:
     for found in verdicts:
         lines += [f"### {found.claim.name} on {found.group}: {found.word}", ""]
         lines += [
-            f"{found.claim.hypothesis} ({found.claim.source}); `make sweep EXPERIMENT={found.claim.experiment}`",
+            f"{found.claim.hypothesis} ({found.claim.source}); `{found.claim.command}`",
             "",
         ]
         lines += [*comparisons(found.claim, found.findings), ""]
@@ -80,4 +80,4 @@ def summary(verdicts: Sequence[Verdict]) -> list[str]:
 def _missing(needs: str, planned: Claim | None) -> str:
     if planned is None:
         return f"{NOT_RUN} at this scale; needs {needs}"
-    return f"{NOT_RUN}: `make sweep EXPERIMENT={planned.experiment}` ({planned.tier}; {needs})"
+    return f"{NOT_RUN}: `{planned.command}` (about {planned.minutes:g} minutes on two cores)"
