@@ -27,10 +27,10 @@ def figures(views: Sequence[View], results: Path) -> list[str]:
         found = (path for stem in stems for path in sorted(results.glob(pattern.format(stem=stem)), reverse=True))
         path = next(found, None)
         if path is not None:
-            lines += [f"![{title}]({results.name}/{path.name})", "", f"*{title}.*", ""]
-    return lines
+            lines += ["", f"![{title}]({results.name}/{path.name})", "", f"*{title}.*"]
+    return lines[1:]
 
 
 def _weight(view: View) -> tuple[bool, bool, int]:
     """Groups that may rank before demonstrations, those that generate before those of tokenizers alone, large ones first."""
-    return view.group.ranked, any(record.blocks for record in view.group.records), len(view.group.records)
+    return view.group.ranked, any(record.stage == "all" for record in view.group.records), len(view.group.records)

@@ -47,7 +47,7 @@ def readme_block(views: Sequence[View], results: Path) -> str:
         _link(view, results.name) if is_sweep(view.group) and not _generates(view) else _table(view)
         for view in _newest(views)
     ]
-    return "\n".join([*told, *figures(_newest(views), results)])
+    return "\n".join([*told, *figures(_newest(views), results), ""])
 
 
 def _newest(views: Sequence[View]) -> list[View]:
