@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from report_factory import file, measure, record
 
 from tokbench.records import read_records
-from tokbench.report.frontiers import COSTS, draw_frontiers, frontier, points
+from tokbench.report.frontiers import COSTS, Point, draw_frontiers, frontier, points
 from tokbench.report.groups import group_records
 from tokbench.report.view import View
 
@@ -33,8 +33,8 @@ def test_points_are_those_of_the_records_and_rates_become_milliseconds(tmp_path:
     by_name = {name: (label, scale) for name, label, scale in COSTS}
     one = points(view, "latency_seconds", by_name["latency_seconds"][1])
     many = points(view, "throughput_images_per_second", by_name["throughput_images_per_second"][1])
-    assert [cost for _, cost, _ in one] == pytest.approx([100, 200, 300])
-    assert [cost for _, cost, _ in many] == pytest.approx([10, 5, 10 / 3])
+    assert [point.cost for point in one] == pytest.approx([100, 200, 300])
+    assert [point.cost for point in many] == pytest.approx([10, 5, 10 / 3])
     assert points(view, "training_flops", float) == []
     assert frontier(one) == [(pytest.approx(100), 9.0), (pytest.approx(200), 5.0)]
     assert [quality for _, quality in frontier(many)] == [7.0, 5.0]  # the order has flipped
@@ -42,11 +42,11 @@ def test_points_are_those_of_the_records_and_rates_become_milliseconds(tmp_path:
 
 def test_the_frontier_leaves_out_what_another_beats_in_both() -> None:
     found = [("x", 1.0, 5.0), ("x", 1.0, 4.0), ("y", 2.0, 4.0), ("y", 3.0, 1.0), ("z", 4.0, 2.0)]
-    assert frontier(found) == [(1.0, 4.0), (3.0, 1.0)]
+    assert frontier([Point("fsq", *values) for values in found]) == [(1.0, 4.0), (3.0, 1.0)]
 
 
 def test_a_picture_has_a_panel_a_cost_and_needs_three_systems(tmp_path: Path) -> None:
     (path,) = draw_frontiers(view_of(tmp_path / "three", {"a": 9.0, "b": 5.0, "c": 7.0}), tmp_path)
     height, width = imread(path).shape[:2]
-    assert width == pytest.approx(2 * height, rel=0.02)
+    assert width == pytest.approx(2 * 3 / 3.6 * height, rel=0.02)
     assert draw_frontiers(view_of(tmp_path / "two", {"a": 9.0, "b": 5.0}), tmp_path) == []

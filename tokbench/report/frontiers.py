@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from tokbench.report.pictures import DPI, save
 from tokbench.report.rows import Row, summarize
@@ -21,7 +25,17 @@ COSTS: tuple[tuple[str, str, Callable[[float], float]], ...] = (
     ("throughput_images_per_second", "ms an image at the best batch", lambda rate: 1e3 / rate),
 )
 LEAST = 3  # systems of a picture
-Point = tuple[str, float, float]  # preset, cost and quality
+MARKERS = "osD^vP*X<>"  # of presets
+MOST = 10  # colours, one a tokenizer
+
+
+class Point(NamedTuple):
+    """One system: whose tokens, which scheme, what it costs and how good it is."""
+
+    tokenizer: str
+    preset: str
+    cost: float
+    quality: float
 
 
 def draw_frontiers(view: View, folder: Path) -> list[Path]:
@@ -29,27 +43,44 @@ def draw_frontiers(view: View, folder: Path) -> list[Path]:
     panels = [(label, found) for name, label, scale in COSTS if len(found := points(view, name, scale)) >= LEAST]
     if not panels:
         return []
-    figure = Figure(figsize=(3.4 * len(panels), 3.4), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(3 * len(panels), 3.6), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
+    tokenizers, presets = (sorted({getattr(p, n) for _, found in panels for p in found}) for n in Point._fields[:2])
     for axes, (label, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for preset in sorted({preset for preset, _, _ in found}):
-            own = [(cost, quality) for name, cost, quality in found if name == preset]
-            axes.scatter(*zip(*own, strict=True), s=14, label=preset)
-        axes.step(*zip(*frontier(found), strict=True), where="post", color="grey", linewidth=0.8)
+        for point in found:
+            colour = f"C{tokenizers.index(point.tokenizer) % MOST}"
+            marker = MARKERS[presets.index(point.preset) % len(MARKERS)]
+            axes.plot(point.cost, point.quality, marker, color=colour, markersize=4)
+        axes.step(*zip(*frontier(found), strict=True), where="post", color="grey", linewidth=0.8, zorder=0)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        _marks(axes.xaxis, [point.cost for point in found])
+        _marks(axes.yaxis, [point.quality for point in found])
         axes.set_xlabel(label, fontsize=7)
         axes.set_ylabel(QUALITY_NAME, fontsize=7)
-        axes.tick_params(labelsize=6, which="both")
-        axes.legend(fontsize=6)
+        axes.tick_params(labelsize=6)
+    keys = [Line2D([], [], color=f"C{i % MOST}", label=name) for i, name in enumerate(tokenizers)]
+    shapes = [MARKERS[i % len(MARKERS)] for i in range(len(presets))]
+    keys += [
+        Line2D([], [], color="grey", marker=m, linestyle="", label=n) for m, n in zip(shapes, presets, strict=True)
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 6), fontsize=6, frameon=False)
     figure.suptitle(f"{view.group.stem}: what quality costs; lower is better in both", fontsize=8)
     return [save(figure, folder / f"{view.group.stem}-frontiers.png")]
 
 
+def _marks(axis: Axis, values: Sequence[float]) -> None:
+    """Round marks, also where the values span less than a decade."""
+    wide = max(values) > 10 * min(values)
+    axis.set_major_locator(LogLocator(subs=(1, 3)) if wide else MaxNLocator(4))
+    axis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_minor_locator(NullLocator())
+
+
 def points(view: View, name: str, scale: Callable[[float], float]) -> list[Point]:
-    """Preset, cost and quality of each row and block, means over seeds; a block that repeats another counts once."""
+    """The systems that have that cost, means over seeds; a block that repeats another counts once."""
     found = [
-        (preset, scale(cost), quality)
+        Point(row.label, preset, scale(cost), quality)
         for row in view.rows
         for block, preset in row.records[0].blocks.items()
         if (cost := _mean(row, f"{block}/cost/{name}")) and (quality := _mean(row, f"{block}/{QUALITY}"))
@@ -59,7 +90,7 @@ def points(view: View, name: str, scale: Callable[[float], float]) -> list[Point
 
 def frontier(found: Sequence[Point]) -> list[tuple[float, float]]:
     """Cost and quality of the points that no other beats in both, by cost."""
-    ordered = sorted((cost, quality) for _, cost, quality in found)
+    ordered = sorted((point.cost, point.quality) for point in found)
     best = accumulate((quality for _, quality in ordered), min)
     kept = dict[float, float]()
     for (cost, quality), lowest in zip(ordered, best, strict=True):
