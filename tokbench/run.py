@@ -167,12 +167,12 @@ def _grid_size(params: Any, words: Sequence[str]) -> int | None:
 
 def _close(outcomes: Sequence[Outcome]) -> int:
     """Tables of each results folder of a sweep, the list of failures, the exit code."""
-    from tokbench.report.build import build_from_views
-    from tokbench.report.headline import headline
-
     for folder in sorted({outcome.config["results_dir"] for outcome in outcomes if outcome.sweep}):
         results = Path(folder)
         if (results / "runs").is_dir():
+            from tokbench.report.build import build_from_views  # here: --help need not wait for it
+            from tokbench.report.headline import headline
+
             written, views = build_from_views(results)
             print(headline(views), *(f"written: {path}" for path in written), sep="\n", flush=True)
     codes = [outcome.code for outcome in outcomes]

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tokbench.quantizers import estimators
 from tokbench.quantizers.estimators import ESTIMATORS, rotate, rotation_fallbacks, straight_through
 
 
@@ -82,3 +83,17 @@ def test_no_gradient_reaches_the_codes() -> None:
     for estimator in ESTIMATORS.values():
         out = estimator(z.clone().requires_grad_(), q)
         assert torch.autograd.grad(out.sum(), q, allow_unused=True)[0] is None
+
+
+def test_the_rotation_in_parts_is_the_rotation_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, codes, grad = torch.randn(3, 5, 7, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    z[0, 0], z[1, 1] = 0, -2 * codes[1, 1]  # both special cases
+    found = []
+    for size in (8, 2**17):
+        monkeypatch.setattr(estimators, "CACHED", size)
+        latents = z.clone().requires_grad_()
+        estimators.rotate(latents, codes).backward(grad)
+        found.append((latents.grad, *estimators.rotation_fallbacks(z, codes)))
+    parts, whole = found
+    assert all(torch.equal(a, b) for a, b in zip(parts, whole, strict=True))
+    assert whole[1].sum() == whole[2].sum() == 1

@@ -6,7 +6,7 @@ z + sg(codes - z) is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ VERSION = 1
 Estimator = Callable[[Tensor, Tensor], Tensor]
 
 SMALL = 1e-6  # |z| below SMALL * |code|: the rotation's scale explodes, straight-through is used
+CACHED = 2**17  # numbers of a tensor that the backward pass looks at together: several such tensors fit a core's cache
 OPPOSITE = 1e-3  # |z^ + code^| below this: the rotation's plane is undefined, a reflection is used
 
 
@@ -51,18 +52,32 @@ class _Rotation(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         z, codes = ctx.saved_tensors
         with torch.autocast(device_type=z.device.type, enabled=False):
-            found = _turned_back(grad.float(), z.float(), codes.float(), *ctx.options)
-        return found.to(z.dtype), None, None, None
+            found = torch.cat([_turned_back(g, x, q, *ctx.options) for g, x, q in _in_parts(grad, z, codes)])
+        return found.view(z.shape).to(z.dtype), None, None, None
+
+
+def _in_parts(*tensors: Tensor) -> Iterator[list[Tensor]]:
+    """(..., D) tensors as float32 (n, D) parts; on a CPU such that several fit its cache, which a dozen passes pay for."""
+    tokens = tensors[0].numel() // tensors[0].shape[-1]
+    size = max(1, CACHED // tensors[0].shape[-1]) if tensors[0].device.type == "cpu" else max(1, tokens)
+    rows = (tensor.reshape(tokens, -1).split(size) for tensor in tensors)
+    return ([tensor.float() for tensor in part] for part in zip(*rows, strict=True))
 
 
 def _turned_back(grad: Tensor, z: Tensor, q: Tensor, radial: bool, rescale: bool) -> Tensor:
-    """(..., D) float32 (|q| / |z|) R^T grad, where R = I - 2 a a^T + 2 q^ z^^T with a along z^ + q^."""
-    small, opposite = (mask[..., None] for mask in rotation_fallbacks(z, q))
+    """(n, D) float32 (|q| / |z|) R^T grad, where R = I - 2 a a^T + 2 q^ z^^T with a along z^ + q^."""
     tiny = torch.finfo(torch.float32).tiny
-    z_norm, q_norm = z.norm(dim=-1, keepdim=True).clamp_min(tiny), q.norm(dim=-1, keepdim=True)
+    z_norm, q_norm = z.norm(dim=-1, keepdim=True), q.norm(dim=-1, keepdim=True)
+    small = z_norm <= SMALL * q_norm
+    z_norm = z_norm.clamp_min(tiny)
     z_hat, q_hat = z / z_norm, q / q_norm.clamp_min(tiny)
-    axis = torch.where(opposite, z_hat - q_hat, z_hat + q_hat)
-    axis /= axis.norm(dim=-1, keepdim=True).clamp_min(tiny)
+    axis = z_hat + q_hat
+    length = axis.norm(dim=-1, keepdim=True)
+    opposite = ~small & (length < OPPOSITE)
+    if opposite.any():
+        axis = torch.where(opposite, z_hat - q_hat, axis)
+        length = axis.norm(dim=-1, keepdim=True)
+    axis /= length.clamp_min(tiny)
     scaled = grad * (q_norm / z_norm).masked_fill(small, 0.0) if rescale else grad.masked_fill(small, 0.0)
     along = 2 * (scaled * q_hat).sum(-1, keepdim=True).masked_fill(opposite, 0.0)
     back = (along * z_hat).add_(scaled)
@@ -74,7 +89,12 @@ def _turned_back(grad: Tensor, z: Tensor, q: Tensor, radial: bool, rescale: bool
 
 def rotation_fallbacks(z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     """Two (...) bool masks of `rotate`'s special cases: tokens given straight-through, tokens given a reflection."""
-    z, codes = z.detach().float(), codes.detach().float()
+    masks = [torch.stack(_fallbacks(x, q)) for x, q in _in_parts(z.detach(), codes.detach())]
+    small, opposite = torch.cat(masks, dim=1).view(2, *z.shape[:-1])
+    return small, opposite
+
+
+def _fallbacks(z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     z_norm, q_norm = z.norm(dim=-1), codes.norm(dim=-1)
     small = z_norm <= SMALL * q_norm
     tiny = torch.finfo(torch.float32).tiny
