@@ -244,7 +244,7 @@ def test_pictures_of_more_than_a_dozen_rows_have_no_error_maps(tmp_path: Path) -
     assert not any("error" in label for label in labels)
 
 
-def test_readme_has_a_link_and_a_plot_in_place_of_a_table_of_hundreds(tmp_path: Path) -> None:
+def test_readme_has_a_link_a_plot_and_equal_bits_in_place_of_a_table_of_hundreds(tmp_path: Path) -> None:
     results = tmp_path / "results"
     made = written(results, *sweep("fsq", "vq"), record("fsq"))
     readme = tmp_path / "README.md"
@@ -253,6 +253,7 @@ def test_readme_has_a_link_and_a_plot_in_place_of_a_table_of_hundreds(tmp_path: 
     text = readme.read_text()
     assert "**cifar10-cpu** (2 tokenizers, 10 rows, 1 seed)" in text
     assert "[quantizers.md](results/quantizers.md)" in text
+    assert section((results / "quantizers.md").read_text(), "PSNR at equal used bits").strip() in text
     plots = re.findall(r"!\[[^]]*\]\(results/([^)]+)\)", text)
     assert plots == ["cifar10-cpu-reconstruction.png", "quantizers-cifar10-cpu-sizes.png"]
     assert set(plots) <= made.keys()

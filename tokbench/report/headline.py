@@ -9,8 +9,8 @@ from tokbench.report.columns import Column, show, value
 from tokbench.report.figures import figures
 from tokbench.report.formatting import markdown_table
 from tokbench.report.groups import plain_stem
-from tokbench.report.methods import is_sweep
-from tokbench.report.quantizers import PAGE
+from tokbench.report.methods import is_sweep, make_methods
+from tokbench.report.quantizers import PAGE, equal_bits
 from tokbench.report.rows import Row, summarize
 from tokbench.report.view import View
 
@@ -42,7 +42,7 @@ def headline(views: Sequence[View]) -> str:
 
 
 def readme_block(views: Sequence[View], results: Path) -> str:
-    """The headline, but of groups that compare quantizers and generate nothing a link; then the figures in `results`."""
+    """The headline, but of groups that compare quantizers and generate nothing a link and PSNR at equal bits; then figures."""
     told = [
         _link(view, results.name) if is_sweep(view.group) and not _generates(view) else _table(view)
         for view in _newest(views)
@@ -61,7 +61,8 @@ def _generates(view: View) -> bool:
 def _link(view: View, folder: str) -> str:
     names = {record.name for record in view.group.records}
     what = f"**{view.group.stem}** ({len(names)} tokenizers, {len(view.rows)} rows, {_seeds(view)})"
-    return f"{what}: PSNR at equal used bits, usage, robustness: [{PAGE}]({folder}/{PAGE})\n"
+    told = [f"{what}: PSNR at equal used bits, usage, robustness: [{PAGE}]({folder}/{PAGE})", ""]
+    return "\n".join([*told, *equal_bits(make_methods(view.rows)), ""])
 
 
 def _seeds(view: View) -> str:
