@@ -313,6 +313,21 @@ def test_the_headline_is_one_markdown_table_a_group(tmp_path: Path) -> None:
     assert all(line.count("|") == 9 for line in text.splitlines() if line.startswith("|"))
 
 
+def test_the_headline_has_a_distance_where_there_are_no_classes(tmp_path: Path) -> None:
+    made = record("fsq")
+    kid = {"common/guided/kid_random64": measure("common/guided/kid_random64", 0.0234)}
+    file(made.model_copy(update={"metrics": made.metrics | kid}), tmp_path)
+    text = headline(read_views(tmp_path))
+    assert "gFD common" in text
+    assert "KID" not in text
+    classless = {key: found for key, found in made.metrics.items() if not key.endswith("fd_classifier")}
+    file(made.model_copy(update={"metrics": classless | kid}), tmp_path)
+    text = headline(read_views(tmp_path))
+    assert "KID random64 common / native" in text
+    assert "0.0234 / " in text
+    assert "gFD" not in text
+
+
 def test_the_command_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file(record("fsq"), tmp_path)
     assert main(["--results", str(tmp_path)]) == 0

@@ -21,13 +21,15 @@ def _both(view: View, row: Row, column: Column) -> str:
     return " / ".join(show(summarize(row.records, key)) for key in keys)
 
 
+GFD, KID = "common/generation/fd_classifier", "common/guided/kid_random64"
 COLUMNS = (
     Column("PSNR", "reconstruction/psnr_db", value, rank="equal bits", array="psnr_db"),
     Column("nominal", "bits/nominal_bits_per_image", value),
     Column("model", "native/bits/model_bits_per_image", value),
     Column("usage", "bits/usage", value),
-    Column("gFD common", "common/generation/fd_classifier", value),
+    Column("gFD common", GFD, value),
     Column("gFD native", "native/generation/fd_classifier", value),
+    Column("KID random64 common / native", KID, _both),
     Column("caption shown, reconstruction", "reconstruction/caption_shown", value),
     Column("caption shown, common / native", "common/generation/caption_shown", _both),
     Column("right caption, common / native", "common/understanding/caption_exactness", _both),
@@ -85,6 +87,8 @@ def _has_value(view: View, key: str) -> bool:
 
 def _table(view: View) -> str:
     columns = [column for column in COLUMNS if _has_value(view, column.key)]
+    if any(column.key == GFD for column in columns):  # a distance that needs no classes stands where there are none
+        columns = [column for column in columns if column.key != KID]
     rows = [[row.label, *(column.cell(view, row, column) for column in columns)] for row in view.rows]
     demo = "" if view.group.ranked else ", demo, unranked"
     table = markdown_table(["tokenizer", *(column.heading(view) for column in columns)], rows)
