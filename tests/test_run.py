@@ -71,6 +71,7 @@ def test_a_record_has_a_full_row(swept: tuple[Path, str]) -> None:
         assert record.metrics[key].value is not None, key
     assert set(record.data.fingerprints) == {"train", "validation", "test", "generation"}
     assert record.environment["torch"] == torch.__version__.split("+")[0]
+    assert {"png", "webp"} <= set(record.environment["image_codecs"])
     arrays = read_arrays(record, folder / "runs")
     assert arrays["psnr_db"].mean() == pytest.approx(record.metrics["reconstruction/psnr_db"].value, rel=1e-5)
 

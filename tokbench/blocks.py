@@ -29,14 +29,14 @@ from tokbench.evaluate.kodak import Photographs, evaluate_photograph_bits, evalu
 from tokbench.evaluate.measures import Found, measured
 from tokbench.evaluate.reference import Reference, some
 from tokbench.evaluate.shapes import evaluate_shapes
-from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
+from tokbench.evaluate.tokens import TokenTable
 from tokbench.evaluate.training import curve, training_measures
 from tokbench.generation.denoise import Denoise
 from tokbench.generation.masked import Masked
 from tokbench.interfaces import Scheme, Tokenizer, TokenSpace
 from tokbench.job import Job, Values
 from tokbench.pairs import evaluate_pairs
-from tokbench.stages import trained_scheme
+from tokbench.stages import token_tables, trained_scheme
 from tokbench.train import Training
 
 PICTURED = 16
@@ -49,10 +49,7 @@ def run_blocks(job: Job, tokenizer: Tokenizer, reference: Reference, found: Foun
     A block that repeats another's preset repeats its numbers.
     """
     with job.step("encode"):
-        batch, size = job.config["budget"]["evaluation"]["batch"], job.dataset.train.images.shape[-1]
-        splits = job.dataset.splits
-        tables = {n: encode_split(tokenizer, splits[n], batch=batch, device=job.device) for n in SPLITS}
-        space = token_space(tokenizer, tables["train"], size=size)
+        space, tables = token_tables(job, tokenizer, SPLITS)
         found.add(evaluate_tables(space, tables["train"], tables["generation"]))
     photographs = _photographs(job, tokenizer, space, tables["train"], found) if "rd" in job.config else None
     others: list[float] = []

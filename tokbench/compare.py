@@ -16,9 +16,9 @@ from pathlib import Path
 from tokbench.build import ROOT
 from tokbench.names import hint
 from tokbench.records import RunRecord, read_records
+from tokbench.report.comparison import Pair, pairs
 from tokbench.report.formatting import heading, listed, markdown_table, number
 from tokbench.report.groups import Group, group_records
-from tokbench.report.pairs import Pair, pairs
 from tokbench.report.rows import Row
 from tokbench.report.view import LEVEL, View
 

@@ -23,6 +23,7 @@ from tokbench.evaluate.reference import Reference, some
 from tokbench.evaluate.robustness import evaluate_robustness
 from tokbench.evaluate.tokenizer import evaluate_tokenizer
 from tokbench.evaluate.training import curve, fallbacks, training_measures
+from tokbench.information.image_lossless import codec_versions
 from tokbench.interfaces import Tokenizer
 from tokbench.job import Job, checkout
 from tokbench.judging import judged
@@ -70,6 +71,7 @@ def execute(job: Job) -> Path:
 def _environment(job: Job, reference: Reference, others: float) -> dict[str, JsonValue]:
     environment = describe(job.device) | reference.judges() | {"other_processes_cores": round(others, 3)}
     environment |= {"trained_on_features": list(job.trained_on)} if job.trained_on else {}
+    environment |= {"image_codecs": dict(codec_versions())} if job.config["stage"] != "tokenizer" else {}
     return environment | {"checkout": checkout(Path(job.config["cache_dir"]))}
 
 

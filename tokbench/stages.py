@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,11 +144,16 @@ def _scheme_rank(config: Values, name: str, micro_batches: int) -> None:
     """One process of the training of the scheme of that preset, on the tokens of the tokenizer that is kept."""
     job = prepare({**config, "force": False})
     tokenizer, _ = trained_tokenizer(job)
-    batch, splits = config["budget"]["evaluation"]["batch"], job.dataset.splits
-    tables = {n: encode_split(tokenizer, splits[n], batch=batch, device=job.device) for n in ("train", "validation")}
-    space = token_space(tokenizer, tables["train"], size=job.dataset.train.images.shape[-1])
+    space, tables = token_tables(job, tokenizer, ("train", "validation"))
     preset = next(preset for preset in job.presets.values() if preset["name"] == name)
     _fit_scheme(job, preset, space, tables, job.scheme(preset, space), micro_batches)
+
+
+def token_tables(job: Job, tokenizer: Tokenizer, splits: Sequence[str]) -> tuple[TokenSpace, dict[str, TokenTable]]:
+    """The tokens of those splits, the training split among them, and the space they lie in."""
+    batch, found = job.config["budget"]["evaluation"]["batch"], job.dataset.splits
+    tables = {name: encode_split(tokenizer, found[name], batch=batch, device=job.device) for name in splits}
+    return token_space(tokenizer, tables["train"], size=job.dataset.train.images.shape[-1]), tables
 
 
 def trained_scheme(

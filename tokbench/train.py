@@ -222,6 +222,12 @@ class _GoOn(Callback):
         if not pl_module.parts and rank() == 0 and self.checkpoint.due and filled:
             self.write(trainer, pl_module)
 
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether what comes after the training may be cut short long enough to matter, or is done by another process."""
+        several = self.checkpoint.path is not None and num_ranks() > 1
+        return rank() == 0 and (bool(self.checkpoint.cost) or self.checkpoint.due or several)
+
     def write(self, trainer: Any, pl_module: Any) -> None:
         """Not while a quantizer collects the tokens that it starts from: they are no part of its state."""
         (optimizer,) = trainer.optimizers
@@ -276,21 +282,15 @@ def fit(
     state = _GoOn(Checkpoint(checkpoint), keeper, (own, *generators))
     device = next(model.parameters()).device
     if state.done < steps:
-        trainer = lightning.Trainer(
+        trainer = _trainer(
             max_steps=steps - state.done,
             accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=num_ranks(),
             strategy=SEVERAL if num_ranks() > 1 and strategy == "auto" else strategy,
-            plugins=[LightningEnvironment()] if num_ranks() > 1 else None,  # whatever cluster this machine belongs to
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,
             gradient_clip_val=clip,
             accumulate_grad_batches=micro_batches,
             callbacks=[keeper, state],
             logger=logger if logger is not None else False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=sys.stderr.isatty() and rank() == 0,
-            log_every_n_steps=max(steps, 1),
         )
         model.train()
         batches = _Batches(draw, own, steps=steps - state.done, micro=micro_batches)
@@ -299,12 +299,8 @@ def fit(
         except Diverged:
             state.checkpoint.remove()
             raise
-        if (
-            rank() == 0
-            and checkpoint is not None
-            and (state.checkpoint.cost or state.checkpoint.due or num_ranks() > 1)
-        ):
-            state.write(trainer, module)  # what comes next may be cut short as well, or is done by another process
+        if state.worth_keeping:
+            state.write(trainer, module)
         history = module.history
     else:
         history = state.finished()
@@ -315,6 +311,19 @@ def fit(
     model.eval()
     losses = torch.stack(history).sum(dim=1).cpu().tolist()
     return Training(losses, keeper.seen, best_step, time.perf_counter() - state.start, micro_batches)
+
+
+def _trainer(**options: Any) -> lightning.Trainer:
+    """One that keeps no files of its own and shows its progress to a person alone."""
+    return lightning.Trainer(
+        devices=num_ranks(),
+        plugins=[LightningEnvironment()] if num_ranks() > 1 else None,  # whatever cluster this machine belongs to
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty() and rank() == 0,
+        log_every_n_steps=options["max_steps"],
+        **options,
+    )
 
 
 def _run(trainer: lightning.Trainer, module: TrainingModule, batches: _Batches) -> None:

@@ -164,7 +164,6 @@ def test_the_defaults_are_those_of_the_confs() -> None:
     config = build.compose(["quantizer=vq", "budget=sweep"])
     assert config["tokenizer"]["depth"] == config["budget"]["tokenizer"]["depth"]
     assert config["tokenizer"]["factor"] == DEFAULTS["tokenizer.factor"]
-    assert config.get("rd") == DEFAULTS["rd"]
     assert config["quantizer"]["beta"] == DEFAULTS["quantizer.beta"]
     assert config["quantizer"]["codebook_size"] == DEFAULTS["quantizer.codebook_size"]
 

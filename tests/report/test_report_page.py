@@ -212,6 +212,17 @@ def test_a_tokenizer_stage_gives_way_to_the_whole_run(tmp_path: Path) -> None:
     assert "aaaaaaaa" not in written["photos32-cpu.csv"]
 
 
+def test_a_run_with_measures_on_photographs_is_the_same_row_as_those_without(tmp_path: Path) -> None:
+    measured = record("fsq", hash="bbbbbbbb")
+    key = "photographs/psnr_db"
+    more = measured.metrics | {key: measured.metrics["reconstruction/psnr_db"]}
+    measured = measured.model_copy(update={"config": measured.config | {"rd": {"name": "kodak"}}, "metrics": more})
+    written = pages(tmp_path, record("fsq", hash="aaaaaaaa"), measured, record("fsq", 1, hash="cccccccc"))
+    assert "rd=" not in written["photos32-cpu.md"]
+    assert "aaaaaaaa" not in written["photos32-cpu.csv"]
+    assert "cccccccc" in written["photos32-cpu.csv"]
+
+
 def test_two_configurations_of_one_name_are_two_rows_that_say_what_differs(tmp_path: Path) -> None:
     config = record().config | {"quantizer": {"levels": [4, 4]}}
     page = pages(tmp_path, record(), record(config=config, hash="00000001"))["photos32-cpu.md"]

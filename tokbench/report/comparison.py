@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from tokbench.metrics.statistics import Difference, paired_difference
+from tokbench.metrics.statistics import Difference
 from tokbench.records import parse_key
 from tokbench.report.rows import Row, Summary, summarize
-from tokbench.report.view import BOOTSTRAP_SEED, LEVEL, RESAMPLES, View
-
-ARRAYS = {"reconstruction/psnr_db": "psnr_db", "reconstruction/ssim": "ssim"}
+from tokbench.report.rules import ARRAYS
+from tokbench.report.view import LEVEL, View
 
 
 @dataclass(frozen=True)
@@ -39,26 +38,8 @@ def pairs(view: View, a: Row, b: Row) -> Iterator[Pair]:
         left, right = summarize(a.records, key), summarize(b.records, key)
         assert left is not None
         assert right is not None
-        found = _images(view, a, b, ARRAYS[key]) if key in ARRAYS else None
+        found = view.difference(a, b, ARRAYS[key]) if key in ARRAYS else None
         yield Pair(key, left, right, *(found or _seeds(a, b, key)))
-
-
-def _images(view: View, a: Row, b: Row, name: str) -> tuple[Difference, int] | None:
-    """By the bootstrap over the seeds in common, or over the images of two single runs; None without arrays."""
-    mine, others = view.per_image(a, name), view.per_image(b, name)
-    if not mine or not others or len(np.unique(view.clusters(a))) < 2:
-        return None
-    shared = sorted(mine.keys() & others.keys())
-    if not shared and len(mine) == len(others) == 1:
-        left, right = np.stack(list(mine.values())), np.stack(list(others.values()))
-    elif shared:
-        left, right = (np.stack([values[seed] for seed in shared]) for values in (mine, others))
-    else:
-        return None
-    if not np.array_equal(view.clusters(a), view.clusters(b)):
-        return None
-    found = paired_difference(left, right, view.clusters(a), resamples=RESAMPLES, level=LEVEL, seed=BOOTSTRAP_SEED)
-    return found, len(left)
 
 
 def _seeds(a: Row, b: Row, key: str) -> tuple[Difference | None, int]:

@@ -13,7 +13,7 @@ from functools import cached_property
 from tokbench.records import RunRecord
 
 STAGES = ("tokenizer", "bits", "all")  # each measures what the one before it does, and more
-SEPARATE = ("seed", "stage")  # of a configuration: what does not make another row
+SEPARATE = ("seed", "stage", "rd")  # of a configuration: how far a row was measured, which makes no other row
 
 
 @dataclass
@@ -45,7 +45,7 @@ def plain_stem(record: RunRecord) -> str:
 
 
 def settings(record: RunRecord) -> str:
-    """The configuration but for its seed and stage, as canonical JSON: equal for two seeds of one row."""
+    """The configuration but for SEPARATE, as canonical JSON: equal for two seeds of one row."""
     return json.dumps({key: value for key, value in record.config.items() if key not in SEPARATE}, sort_keys=True)
 
 
@@ -121,7 +121,7 @@ def _superseded(failure: RunRecord, successes: Sequence[RunRecord]) -> bool:
 
 
 def _complete(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The records but for those of a run that another record, of a later stage and the same versions, took further."""
+    """The records but for those of a run that another record, of the same versions, took further."""
     by_run: dict[tuple[str, int, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         by_run[_identity(record)].append(record)
@@ -129,8 +129,12 @@ def _complete(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def _goes_on(later: RunRecord, record: RunRecord) -> bool:
-    further = STAGES.index(later.stage) > STAGES.index(record.stage)
-    return further and record.versions.items() <= later.versions.items()
+    return _extent(later) > _extent(record) and record.versions.items() <= later.versions.items()
+
+
+def _extent(record: RunRecord) -> tuple[int, int]:
+    """How far a run was measured: its stage, then the measures that it adds there, such as those on photographs."""
+    return STAGES.index(record.stage), len(record.metrics)
 
 
 def group_records(records: Iterable[RunRecord], *, mixed: bool = False) -> list[Group]:

@@ -25,7 +25,6 @@ ARRAYS = {  # measures with a value an image
 }
 Expected = Literal["above", "below", "not below", "no change"]
 DEFAULTS: Mapping[str, Any] = {  # of what the claims vary, where a side does not say
-    "rd": None,
     "tokenizer.factor": 4,
     "quantizer.codebook_size": 1000,
     "quantizer.init": "uniform",

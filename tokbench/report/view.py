@@ -75,11 +75,6 @@ class View:
         guided = parts.group == "guided"
         return None if guided else summarize(self.group.records, f"baseline/{name}/{parts.standard}")
 
-    def per_image(self, row: Row, name: str) -> dict[int, np.ndarray]:
-        """Seed to (n,) values of the test images, for the seeds whose arrays are there."""
-        found = ((record.seed, self.arrays(record)) for record in row.records)
-        return {seed: arrays[name].astype(np.float64) for seed, arrays in found if {name, "groups"} <= arrays.keys()}
-
     def clusters(self, row: Row) -> np.ndarray:
         """(n,) groups of the test images: crops of one photograph share one. Rows with the same groups share the array."""
         if row.label not in self._clusters:
@@ -130,23 +125,29 @@ class View:
         return central(resamples.over_seeds(np.stack([one.draws for one in found.values()])), level=LEVEL)
 
     def difference(self, row: Row, reference: Row, name: str) -> tuple[Difference, int] | None:
-        """row - reference on the same images and seeds, and the number of those seeds; None where there are none."""
+        """row - reference on the same images, and the number of seeds in common, or 1 of two single runs; None of none."""
         key = (row.label, reference.label, name)
         if key not in self._differences:
             self._differences[key] = self._difference(row, reference, name)
         return self._differences[key]
 
     def _difference(self, row: Row, reference: Row, name: str) -> tuple[Difference, int] | None:
-        mine, others = self.sampled(row, name), self.sampled(reference, name)
-        seeds = sorted(mine.keys() & others.keys())
-        if not seeds or (resamples := self.resamples(row)) is None:
+        pairs = self._pairs(row, reference, name)
+        if not pairs or (resamples := self.resamples(row)) is None:
             return None
         if self.resamples(reference) is not resamples:
             raise ValueError(f"{row.label} and {reference.label} must share their test images, but their groups differ")
-        gaps = np.stack([mine[seed].draws - others[seed].draws for seed in seeds])
-        mean = fmean(mine[seed].mean - others[seed].mean for seed in seeds)
+        gaps = np.stack([mine.draws - other.draws for mine, other in pairs])
+        mean = fmean(mine.mean - other.mean for mine, other in pairs)
         low, high = central(resamples.over_seeds(gaps), level=LEVEL)
-        return Difference(mean, low, high, separable=low > 0 or high < 0), len(seeds)
+        return Difference(mean, low, high, separable=low > 0 or high < 0), len(pairs)
+
+    def _pairs(self, row: Row, reference: Row, name: str) -> list[tuple[Sampled, Sampled]]:
+        mine, others = self.sampled(row, name), self.sampled(reference, name)
+        shared = sorted(mine.keys() & others.keys())
+        if not shared and len(mine) == len(others) == 1:
+            return list(zip(mine.values(), others.values(), strict=True))
+        return [(mine[seed], others[seed]) for seed in shared]
 
 
 def read_views(results: Path, *, mixed: bool = False) -> list[View]:
