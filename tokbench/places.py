@@ -12,12 +12,20 @@ from typing import Any
 
 import torch
 
+from tokbench.records import NAME
+
 PROBE_BYTES = 2**16  # written to see whether a disk is full
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 def check_places(config: Mapping[str, Any]) -> None:
-    """ValueError unless results and cache can be written, before anything is made that could not be kept."""
+    """ValueError unless results and cache can be written, before anything is made that could not be kept.
+
+    The name of an experiment is that of a file among the results.
+    """
+    experiment = config.get("experiment")
+    if experiment is not None and not re.fullmatch(NAME, str(experiment)):
+        raise ValueError(f"experiment must be letters, digits, '.', '_' and '-', got {experiment!r}")
     for key in ("results_dir", "cache_dir"):
         folder = Path(config[key])
         try:

@@ -60,13 +60,14 @@ def _alone(ready: Any, label: str, since: float) -> Result:
     found = job.recorded(ready)
     if found is not None and (not ready.config["force"] or found.stat().st_mtime >= since):
         print(f"[{label}] recorded before: {found} (force=true runs it again)")
-        return Result(OK)
+        return Result(OK, record=found.name)
     if failed := job.failed_since(ready, since):
         return _say(f"failed: {label}", failed, FAILED)
     start = time.perf_counter()
     try:
-        print(f"[{label}] recorded: {execute.execute(ready)}", flush=True)
-        return Result(OK, seconds=round(time.perf_counter() - start, 2))
+        made = execute.execute(ready)
+        print(f"[{label}] recorded: {made}", flush=True)
+        return Result(OK, seconds=round(time.perf_counter() - start, 2), record=made.name)
     except Exception as error:
         return _failed(ready, label, error)
     finally:
@@ -165,6 +166,20 @@ def _grid_size(params: Any, words: Sequence[str]) -> int | None:
     return prod(sizes.values())
 
 
+def _remember(results: Path, outcomes: Sequence[Outcome]) -> list[str]:
+    """The experiments that runs in this folder were for, each with its records kept for the report."""
+    from tokbench.report.experiments import remember
+
+    found: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        name, folder = outcome.config.get("experiment"), outcome.config["results_dir"]
+        if name and outcome.record and Path(folder) == results:
+            found.setdefault(str(name), []).append(outcome.record)
+    for name, files in found.items():
+        remember(results, name, files)
+    return list(found)
+
+
 def _close(outcomes: Sequence[Outcome]) -> int:
     """Tables of each results folder of a sweep, the list of failures, the exit code."""
     for folder in sorted({outcome.config["results_dir"] for outcome in outcomes if outcome.sweep}):
@@ -173,8 +188,9 @@ def _close(outcomes: Sequence[Outcome]) -> int:
             from tokbench.report.build import build_from_views  # here: --help need not wait for it
             from tokbench.report.headline import headline
 
+            experiments = _remember(results, [outcome for outcome in outcomes if outcome.sweep])
             written, views = build_from_views(results)
-            print(headline(views), *(f"written: {path}" for path in written), sep="\n", flush=True)
+            print(headline(views, experiments), *(f"written: {path}" for path in written), sep="\n", flush=True)
     codes = [outcome.code for outcome in outcomes]
     if any(outcome.sweep for outcome in outcomes) and any(codes):
         print(*failures(outcomes), sep="\n", file=sys.stderr, flush=True)

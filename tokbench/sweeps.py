@@ -21,6 +21,7 @@ class Result:
     code: int
     error: str = ""  # one line; "" where there is none
     seconds: float = 0.0  # of work that led to a record
+    record: str = ""  # the file of the record that there is
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from report_factory import measure
 from tokbench.records import read_records, write_arrays, write_record
 from tokbench.report.groups import group_records
 from tokbench.report.rules import enough
-from tokbench.report.systems import completion_strips, draw_systems, heatmaps, step_curves
+from tokbench.report.systems import completion_strips, draw_heatmaps, draw_systems, heatmaps, step_curves
 from tokbench.report.view import View
 
 
@@ -48,7 +48,7 @@ def test_a_heatmap_has_a_cell_for_each_pair_that_was_trained_for_the_same_flops(
     ]
     view = view_of(tmp_path, *runs)
     assert heatmaps(view) == {2e12: {("fsq", "chameleon"): 4.5, ("fsq", "mar"): 6.5, ("patches", "mar"): 8.5}}
-    (path,) = draw_systems(view, tmp_path)
+    (path,) = draw_heatmaps(view, tmp_path)
     assert path.name.endswith("-systems-2e+12.png")
     assert path.read_bytes()[:4] == b"\x89PNG"
 

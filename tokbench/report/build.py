@@ -8,6 +8,7 @@ from pathlib import Path
 from tokbench import build
 from tokbench.locks import held
 from tokbench.records import RunRecord, remove_partial, write_whole
+from tokbench.report.experiments import own_views, plain_views, read_experiments
 from tokbench.report.formatting import markdown_table
 from tokbench.report.frontiers import draw_frontiers
 from tokbench.report.groups import Group
@@ -24,7 +25,7 @@ from tokbench.report.pictures import draw_pictures
 from tokbench.report.quantizers import PAGE, build_quantizers
 from tokbench.report.rate_distortion import PAGE as RATES
 from tokbench.report.rate_distortion import build_rate_distortion
-from tokbench.report.systems import draw_systems
+from tokbench.report.systems import draw_heatmaps, draw_systems
 from tokbench.report.tidy import csv_lines
 from tokbench.report.toys import PAGE as TOYS
 from tokbench.report.toys import build_toys, toy_views
@@ -67,24 +68,31 @@ def build_report(results: Path, *, mixed: bool = False) -> list[Path]:
 
 
 def build_from_views(results: Path, *, mixed: bool = False) -> tuple[list[Path], list[View]]:
-    """The same, and the views of the records, read once: thousands of them take seconds."""
+    """The same, and the views that have pages, of the records, read once: thousands of them take seconds."""
     results = Path(results)
     if not results.is_dir():
         return [], []
     with held(results / "report"):  # one process at a time, so that pages and pictures belong together
         remove_partial(results, "")
-        views = read_views(results, mixed=mixed)
-        return _build_report(views, results), views
+        views, experiments = read_views(results, mixed=mixed), read_experiments(results)
+        plain = plain_views(views, experiments)
+        there = {record.file_name for view in plain for record in view.group.records}
+        own = own_views(views, experiments)
+        more = [view for view in own if any(record.file_name not in there for record in view.group.records)]
+        return _build_report(views, [*plain, *more], results), [*plain, *own]
 
 
-def _build_report(views: Sequence[View], results: Path) -> list[Path]:
-    groups, toys = [view.group for view in views], toy_views(results)
+def _build_report(views: Sequence[View], paged: Sequence[View], results: Path) -> list[Path]:
+    """Pages of the groups and experiments `paged`, and those that compare over whole groups, `views`."""
+    groups, toys = [view.group for view in paged], toy_views(results)
     if not groups and not toys:
         return []
-    written = [_build_group(view, results) for view in views]
+    whole_groups = {view.group.stem: view for view in views}
+    written = [_build_group(view, whole_groups.get(view.group.stem, view), results) for view in paged]
     pure = [view for view in views if not view.group.warnings]
+    plain = [view for view in paged if not view.group.warnings and view.group.experiment is None]
     compared, judged = build_quantizers(pure, results), build_claims([*pure, *toys], results)
-    informed, heads, whole = build_information(pure, results), build_toys(toys, results), build_main(pure, results)
+    informed, heads, whole = build_information(pure, results), build_toys(toys, results), build_main(plain, results)
     rated = build_rate_distortion(pure, results)
     index, others = results / "README.md", [*whole, *compared, *rated, *informed, *heads, *judged]
     write_whole(index, _index(groups, written, others).encode())
@@ -110,12 +118,14 @@ def _command(record: RunRecord) -> str:
         return f"none: {error}"
 
 
-def _build_group(view: View, results: Path) -> list[Path]:
+def _build_group(view: View, whole: View, results: Path) -> list[Path]:
+    """The page and pictures of a view, and what all the group's records give: their table, and what is equal in FLOPs."""
     page, table = (results / f"{view.group.stem}.{ending}" for ending in ("md", "csv"))
     pictures = draw_pictures(view, results) + draw_legibility(view, results) + draw_lost(view, results)
     pictures += draw_systems(view, results) + draw_frontiers(view, results)
+    pictures += draw_heatmaps(whole, results) if view.group.experiment is None else []
     write_whole(page, render_page(view, pictures).encode())
-    write_whole(table, csv_lines(view.group.records))
+    write_whole(table, csv_lines(whole.group.records))
     return [page, table, *pictures]
 
 

@@ -53,6 +53,13 @@ def load_claims(folder: Path = EXPERIMENTS) -> list[Claim]:
 
 
 @lru_cache(maxsize=8)
+def questions(folder: Path = EXPERIMENTS) -> dict[str, str]:
+    """Experiment to what it asks, of all that say so."""
+    about = {path.stem: yaml.safe_load(path.read_text()).get("about") or {} for path in sorted(folder.glob("*.yaml"))}
+    return {name: str(said["question"]) for name, said in about.items() if "question" in said}
+
+
+@lru_cache(maxsize=8)
 def _load(folder: Path) -> tuple[Claim, ...]:
     claims = [claim for path in sorted(folder.glob("*.yaml")) for claim in _claims(path)]
     return tuple(sorted(claims, key=lambda claim: (number_of(claim.name), claim.name)))

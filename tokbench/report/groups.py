@@ -12,6 +12,7 @@ from functools import cached_property
 
 from tokbench.records import RunRecord
 
+TOKENIZER = ("name", "quantizer", "tokenizer", "loss", "tuning", "choices")  # of a configuration: what is compared
 STAGES = ("tokenizer", "bits", "all")  # each measures what the one before it does, and more
 SEPARATE = ("seed", "stage", "rd")  # of a configuration: how far a row was measured, which makes no other row
 
@@ -24,6 +25,7 @@ class Group:
     records: list[RunRecord] = field(default_factory=list)
     failed: list[RunRecord] = field(default_factory=list)
     warnings: dict[str, str] = field(default_factory=dict)  # of a mixed group: record file to what sets it apart
+    experiment: str | None = None  # whose runs alone these are
 
     @property
     def any_record(self) -> RunRecord:
@@ -47,6 +49,12 @@ def plain_stem(record: RunRecord) -> str:
 def settings(record: RunRecord) -> str:
     """The configuration but for SEPARATE, as canonical JSON: equal for two seeds of one row."""
     return json.dumps({key: value for key, value in record.config.items() if key not in SEPARATE}, sort_keys=True)
+
+
+def surroundings(record: RunRecord) -> str:
+    """All that rows which are compared as material for generation must share: backbone, schemes, budget; canonical JSON."""
+    apart = (*SEPARATE, *TOKENIZER)
+    return json.dumps({key: value for key, value in record.config.items() if key not in apart}, sort_keys=True)
 
 
 def newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:

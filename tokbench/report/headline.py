@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tokbench.report.claims import questions
 from tokbench.report.columns import Column, show, value
 from tokbench.report.figures import figures
 from tokbench.report.formatting import markdown_table
@@ -38,18 +39,33 @@ COLUMNS = (
 BOLD = "Bold: the best of equal nominal bits (within 1 %), by a paired bootstrap over seeds and images."
 
 
-def headline(views: Sequence[View]) -> str:
-    """Markdown: one line a tokenizer for the newest group of each data set and budget; "" without records."""
-    return "\n".join(_table(view) for view in _newest(views))
+def headline(views: Sequence[View], experiments: Sequence[str] = ()) -> str:
+    """Markdown: one line a row for each of those experiments, or the newest group of each data set and budget; "" of none."""
+    own = [view for view in views if view.group.experiment in experiments]
+    return "\n".join(_table(view) for view in own or _newest(views))
 
 
 def readme_block(views: Sequence[View], results: Path) -> str:
     """The headline, but of groups that compare quantizers and generate nothing a link and PSNR at equal bits; then figures."""
     told = [
-        _link(view, results.name) if is_sweep(view.group) and not _generates(view) else _table(view)
+        _summary(view, results.name) if is_sweep(view.group) and not _generates(view) else _table(view)
         for view in _newest(views)
     ]
-    return "\n".join([*told, *figures(_newest(views), results), ""])
+    own = [view for view in views if view.group.experiment and (results / f"{view.group.stem}.md").exists()]
+    return "\n".join([*told, *_experiments(own, results.name), *figures([*_newest(views), *own], results), ""])
+
+
+def _experiments(views: Sequence[View], folder: str) -> list[str]:
+    """Markdown: what each experiment asks, and where its page is."""
+    lines = [
+        [
+            f"[{view.group.experiment}]({folder}/{view.group.stem}.md)",
+            questions().get(view.group.experiment or "", ""),
+            _seeds(view),
+        ]
+        for view in views
+    ]
+    return [*markdown_table(["experiment", "asks", "taken"], lines, words=True), ""] if lines else []
 
 
 def _newest(views: Sequence[View]) -> list[View]:
@@ -60,7 +76,7 @@ def _generates(view: View) -> bool:
     return any(record.stage == "all" for record in view.group.records)
 
 
-def _link(view: View, folder: str) -> str:
+def _summary(view: View, folder: str) -> str:
     names = {record.name for record in view.group.records}
     what = f"**{view.group.stem}** ({len(names)} tokenizers, {len(view.rows)} rows, {_seeds(view)})"
     told = [f"{what}: PSNR at equal used bits, usage, robustness: [{PAGE}]({folder}/{PAGE})", ""]

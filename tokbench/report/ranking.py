@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from tokbench.metrics.standard import FEATURES
 from tokbench.records import parse_key
 from tokbench.report.definitions import direction
 from tokbench.report.formatting import listed
+from tokbench.report.groups import surroundings
 from tokbench.report.rows import NOMINAL_BITS, Row, summarize
 from tokbench.report.view import View
 
@@ -33,7 +35,7 @@ def _may_rank(view: View) -> bool:
 
 
 def winners(view: View, key: str, *, peers: str, array: str | None) -> set[str]:
-    """Labels of the rows that lead their peers: all rows, or those of equal nominal bits in one encoder and decoder.
+    """Labels of the rows that lead their peers: those of one backbone and budget, or of equal nominal bits in one autoencoder.
 
     A lead counts where the paired interval of the per-image array leaves out 0, or, without an array, where both the
     value and its distance to the next exceed three noise floors. No lead, no winner.
@@ -60,9 +62,12 @@ def trained_on(row: Row, key: str) -> str | None:
 
 
 def peer_groups(view: View, peers: str) -> list[list[Row]]:
-    """All rows, or the discrete rows by equal nominal bits (within 1 %) in one encoder and decoder of one loss."""
+    """Rows that differ in the tokenizer alone, or discrete rows by equal nominal bits (1 %) in one autoencoder and loss."""
     if peers == "all":
-        return [view.rows]
+        alike: dict[str, list[Row]] = defaultdict(list)
+        for row in view.rows:
+            alike[surroundings(row.records[0])].append(row)
+        return list(alike.values())
     groups: list[tuple[float, object, list[Row]]] = []
     for row in view.rows:
         bits = _mean(row, NOMINAL_BITS, seeds=1)

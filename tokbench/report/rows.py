@@ -16,6 +16,7 @@ from tokbench.report.groups import settings
 NOMINAL_BITS = "bits/nominal_bits_per_image"
 MAX_DIFFERENCES = 3  # settings shown in a label
 IMPORTANT = ("quantizer", "tokenizer", "budget", "data")  # in this order, before the rest
+PRESET, CLASS = "choices.generation", "_target_"
 NAMES = ("choices.", "name")  # of options: the values they stand for differ too
 
 
@@ -91,18 +92,32 @@ def _nominal_bits(records: Sequence[RunRecord]) -> float:
 def labels(name: str, configs: Sequence[dict[str, Any]]) -> list[str]:
     """The name alone for a single configuration, otherwise followed by the values that differ, the quantizer's first.
 
-    The names of the options they come from are told only where nothing else differs.
+    The names of the options they come from are told only where nothing else differs; those of schemes and heads in place of
+    the settings that follow from them.
     """
     if len(configs) == 1:
         return [name]
     flat = [flatten(config) for config in configs]
     keys = sorted({key for config in flat for key in config}, key=_importance)
     differing = [key for key in keys if len({json.dumps(config.get(key)) for config in flat}) > 1]
-    telling = [key for key in differing if not key.startswith(NAMES)] or differing
+    telling = [k for k in differing if k == PRESET or (not k.startswith(NAMES) and not _follows(k, flat))] or differing
     found = [f"{name} ({_differences(config, telling)})" for config in flat]
     if len(set(found)) < len(found):  # they differ beyond the settings shown
         found = [f"{label} #{number}" for number, label in enumerate(found, 1)]
     return found
+
+
+def _follows(key: str, flat: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a setting of a scheme or head is the same in all configurations with the same preset, or class."""
+    parents = (
+        [key.rsplit(".", count)[0] for count in range(1, key.count(".") + 1)] if key.startswith("generation") else []
+    )
+    told = [PRESET, *(f"{parent}.{CLASS}" for parent in parents)] if parents else []
+    for deciding in (name for name in told if name != key and len({config.get(name) for config in flat}) > 1):
+        pairs = {(config.get(deciding), json.dumps(config.get(key))) for config in flat}
+        if len(pairs) == len({first for first, _ in pairs}):
+            return True
+    return False
 
 
 def _importance(key: str) -> tuple[int, str]:
@@ -111,8 +126,15 @@ def _importance(key: str) -> tuple[int, str]:
 
 
 def _differences(config: Mapping[str, Any], keys: Sequence[str]) -> str:
-    shown = [f"{key.rpartition('.')[2]}={_short(config.get(key))}" for key in keys[:MAX_DIFFERENCES]]
+    shown = [_told(key, config.get(key)) for key in keys[:MAX_DIFFERENCES]]
     return ", ".join(shown + ([f"+{len(keys) - MAX_DIFFERENCES} more"] if len(keys) > MAX_DIFFERENCES else []))
+
+
+def _told(key: str, value: Any) -> str:
+    """`codebook_size=64`; of a class `head=Mixture`."""
+    if key.endswith(f".{CLASS}"):
+        return f"{key.split('.')[-2]}={str(value).rpartition('.')[2]}"
+    return f"{key.rpartition('.')[2]}={_short(value)}"
 
 
 def _short(value: Any) -> str:

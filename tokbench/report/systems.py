@@ -21,12 +21,18 @@ BLOCKS = ("native", "common")
 Cells = Mapping[tuple[str, str], float]  # tokenizer and preset to the mean over seeds
 
 
-def draw_systems(view: View, folder: Path) -> list[Path]:
-    """`<stem>-systems.png`, `-steps.png` and `-completions.png`, each where there are runs that it can show."""
-    stem, paths = view.group.stem, list[Path]()
+def draw_heatmaps(view: View, folder: Path) -> list[Path]:
+    """`<stem>-systems-<FLOPs>.png` for each number of training FLOPs that several tokenizers and schemes were given."""
+    paths: list[Path] = []
     for flops, cells in heatmaps(view).items():
-        title = f"{stem}: gFD classifier, {flops:.2g} training FLOPs each"
-        paths.append(_heatmap(folder / f"{stem}-systems-{flops:.2g}.png", cells, title=title))
+        title = f"{view.group.stem}: gFD classifier, {flops:.2g} training FLOPs each"
+        paths.append(_heatmap(folder / f"{view.group.stem}-systems-{flops:.2g}.png", cells, title=title))
+    return paths
+
+
+def draw_systems(view: View, folder: Path) -> list[Path]:
+    """`<stem>-steps.png` and `-completions.png`, each where there are runs that it can show."""
+    stem, paths = view.group.stem, list[Path]()
     if curves := step_curves(view):
         paths.append(_curves(folder / f"{stem}-steps.png", curves, title=f"{stem}: one model over its steps"))
     if strips := completion_strips(view):

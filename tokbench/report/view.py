@@ -50,6 +50,11 @@ class View:
     _sampled: dict[tuple[str, str], Sampled] = field(default_factory=dict)  # by record and array
     _whole: set[str] = field(default_factory=set)  # arrays that all rows were sampled of
 
+    def part(self, records: Sequence[RunRecord], *, stem: str, experiment: str | None = None) -> View:
+        """Some of the records as a group of their own, which reads no array again."""
+        group = Group(stem, list(records), experiment=experiment)
+        return View(group, self.folder, self._arrays, _sampled=self._sampled)
+
     @cached_property
     def units(self) -> dict[str, str]:
         """The unit of each measure that any of the runs has, or the reason for its absence."""

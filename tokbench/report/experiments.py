@@ -1,0 +1,83 @@
+"""The runs of an experiment as a group of their own, and what a page of everything shows beside it.
+
+A sweep that names its experiment leaves `results/sweeps/NAME.json`, the files of the records that it made or found.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tokbench.locks import held
+from tokbench.records import RunRecord, write_whole
+from tokbench.report.groups import plain_stem, surroundings
+from tokbench.report.view import View
+
+FOLDER = "sweeps"
+
+
+def remember(results: Path, experiment: str, files: Iterable[str]) -> Path:
+    """The list of an experiment's records, to which these are added."""
+    path = Path(results) / FOLDER / f"{experiment}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path):
+        known = sorted({*_files(path), *files})
+        write_whole(path, f"{json.dumps(known, indent=1)}\n".encode())
+    return path
+
+
+def read_experiments(results: Path) -> dict[str, frozenset[str]]:
+    """Experiment to the files of its records; what is no list of names counts as empty."""
+    return {path.stem: frozenset(_files(path)) for path in sorted((Path(results) / FOLDER).glob("*.json"))}
+
+
+def _files(path: Path) -> list[str]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return []
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def own_views(views: Sequence[View], experiments: Mapping[str, frozenset[str]]) -> list[View]:
+    """A view for each experiment and group of records that may share a table and that has some of its runs."""
+    found: list[View] = []
+    for view in _newest(views):
+        for name, files in experiments.items():
+            records = [record for record in view.group.records if record.file_name in files]
+            if records:
+                found.append(view.part(records, stem=f"{view.group.stem}-{name}", experiment=name))
+    return found
+
+
+def plain_views(views: Sequence[View], experiments: Mapping[str, frozenset[str]]) -> list[View]:
+    """The views without what an experiment varied beside the tokenizer, which has a page of its own.
+
+    What stays has the backbone, the schemes and the budget of most tokenizers, or was run by hand.
+    """
+    listed = frozenset[str]().union(*experiments.values())
+    newest = _newest(views)
+    return [_plain(view, listed) if view in newest else view for view in views]
+
+
+def _plain(view: View, listed: frozenset[str]) -> View:
+    records = view.group.records
+    rows = Counter(surroundings(row.records[0]) for row in view.rows if _generates(row.records))
+    usual = max(rows, key=lambda around: rows[around], default=None)
+    kept = [r for r in records if r.file_name not in listed or not _generates([r]) or surroundings(r) == usual]
+    if len(kept) == len(records):
+        return view
+    part = view.part(kept, stem=view.group.stem)
+    part.group.failed = view.group.failed
+    return part
+
+
+def _generates(records: Iterable[RunRecord]) -> bool:
+    return any(record.stage == "all" for record in records)
+
+
+def _newest(views: Sequence[View]) -> list[View]:
+    """Of each data set and budget the group that holds its newest record, unmixed."""
+    return [view for view in views if view.group.records and view.group.stem == plain_stem(view.group.any_record)]
