@@ -90,3 +90,16 @@ def test_generation_is_ranked_among_tokenizers_of_one_backbone_and_budget(tmp_pa
             file(varied(name, seed, {"backbone": {"width": width}}, metrics=changed), tmp_path, with_arrays=False)
     (view,) = read_views(tmp_path)
     assert winners(view, key, peers="all", array=None) == ({"fsq"} if same else set())
+
+
+def test_a_page_has_tables_of_other_shapes_and_steps_where_runs_measured_them(tmp_path: Path) -> None:
+    keys = "native/shapes/image_bits_per_token_2x2", "native/steps/fd_classifier_rounds_4"
+    more = metrics("fsq", 0) | {key: measure(key, 7.25) for key in keys}
+    file(record("fsq", ranked=True, metrics=more), tmp_path)
+    file(record("fsq"), tmp_path)
+    build_from_views(tmp_path)
+    with_them, without = ((tmp_path / f"{stem}.md").read_text() for stem in ("cifar10-cpu", "photos32-cpu"))
+    for title, cell in (("Images of other shapes", "image, 2x2 (bits/token)"), ("One model over its steps", "rounds 4")):
+        assert title in with_them
+        assert cell in with_them
+        assert title not in without

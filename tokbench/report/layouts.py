@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokbench.data.letters import BACKGROUNDS, FONT_SIZES
+from tokbench.metrics.standard_shapes import SHAPES
+from tokbench.metrics.standard_systems import WAYS
 from tokbench.report.columns import Column, Peers, bound, flattened, floor, interval, preset, seeds, value, warning
 from tokbench.report.view import View
 
@@ -42,6 +44,7 @@ class Section:
 
     title: str
     layouts: tuple[Layout, ...]
+    always: bool = True  # False: only where a run has any of it
 
 
 RECONSTRUCTION = Layout(
@@ -174,6 +177,32 @@ def _cost(block: str) -> tuple[Column, ...]:
     )
 
 
+def _shapes(block: str) -> Layout:
+    sizes = [f"{rows}x{columns}" for rows, columns in SHAPES]
+    bits = (Column(f"image, {size}", f"{block}/shapes/image_bits_per_token_{size}", value) for size in sizes)
+    words = (Column(f"caption, {size}", f"{block}/shapes/caption_bits_per_byte_{size}", value) for size in sizes)
+    note = "Mosaics of so many rows and columns of images of one class; 1x1 is the shape trained on."
+    return Layout(block.capitalize(), (*bits, *words), (note,))
+
+
+def _steps(block: str) -> Layout:
+    columns = (Column(f"{way} {count}", f"{block}/steps/fd_classifier_{way}_{count}", value) for way, count in WAYS)
+    times = (Column(f"{way} {count}", f"{block}/steps/latency_seconds_{way}_{count}", value) for way, count in WAYS)
+    return Layout(block.capitalize(), (*columns, *times), ("gFD classifier, and time of one image, by evaluations.",))
+
+
+def _pairs(block: str) -> Layout:
+    at = f"{block}/understanding"
+    return Layout(
+        block.capitalize(),
+        (
+            Column("right", f"{at}/same_different_accuracy", value),
+            Column("tokens differ", f"{at}/pairs_told_apart_by_tokens", value),
+        ),
+        ("Two images, alike or but for a small square; right by chance: half.",),
+    )
+
+
 def _training(at: str, name: str) -> tuple[Column, ...]:
     return (
         Column(f"{name} loss", f"{at}training/flattened", flattened, bare=True),
@@ -204,6 +233,9 @@ SECTIONS = (
             Layout("Native: the scheme's own mask", _understanding("native"), (_NATIVE,)),
         ),
     ),
+    Section("Images of other shapes", (_shapes("common"), _shapes("native")), always=False),
+    Section("One model over its steps", (_steps("common"), _steps("native")), always=False),
+    Section("Same or different", (_pairs("common"), _pairs("native")), always=False),
     Section("Model bits", (MODEL_BITS,)),
     Section(
         "Cost",

@@ -22,7 +22,8 @@ FEWER = "Too many rows for a picture: it has one of each name, of the V that mos
 
 def render_page(view: View, pictures: Sequence[Path]) -> str:
     """Markdown, ending in a newline; the pictures lie beside it."""
-    sections = [(section.title, _tables(view, section)) for section in SECTIONS]
+    found = [(section, _tables(view, section)) for section in SECTIONS]
+    sections = [(section.title, lines) for section, lines in found if section.always or lines != [NOTHING]]
     sections += [differences(view), ("Failed runs", failures(view))]
     lines = header(view)
     for place, (title, body) in enumerate(sections, 1):

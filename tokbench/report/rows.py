@@ -70,7 +70,7 @@ def _deviation(values: Sequence[float]) -> float:
 def make_rows(records: Iterable[RunRecord]) -> list[Row]:
     """One row for each name and configuration without its seed; of several for a name the label tells what differs.
 
-    They stand in the order of their nominal bits.
+    They stand in the order of their nominal bits, then of their labels.
     """
     by_name: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=lambda record: (record.name, record.seed, record.hash)):
@@ -79,7 +79,8 @@ def make_rows(records: Iterable[RunRecord]) -> list[Row]:
     for name, variants in sorted(by_name.items()):
         ordered = sorted(variants.items(), key=lambda item: _nominal_bits(item[1]))
         found = labels(name, [json.loads(text) for text, _ in ordered])
-        rows += [Row(label, tuple(runs)) for label, (_, runs) in zip(found, ordered, strict=True)]
+        named = [Row(label, tuple(runs)) for label, (_, runs) in zip(found, ordered, strict=True)]
+        rows += sorted(named, key=lambda row: (_nominal_bits(row.records), row.label))
     return rows
 
 

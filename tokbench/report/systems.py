@@ -25,7 +25,7 @@ def draw_heatmaps(view: View, folder: Path) -> list[Path]:
     """`<stem>-systems-<FLOPs>.png` for each number of training FLOPs that several tokenizers and schemes were given."""
     paths: list[Path] = []
     for flops, cells in heatmaps(view).items():
-        title = f"{view.group.stem}: gFD classifier, {flops:.2g} training FLOPs each"
+        title = f"{view.group.stem}: gFD classifier at the best guidance, {flops:.2g} training FLOPs each"
         paths.append(_heatmap(folder / f"{view.group.stem}-systems-{flops:.2g}.png", cells, title=title))
     return paths
 
@@ -98,7 +98,7 @@ def _heatmap(path: Path, cells: Cells, *, title: str) -> Path:
     axes.imshow(np.log(values), cmap="viridis_r", aspect="auto")
     middle = np.nanmean(np.log(values))
     for (i, j), value in np.ndenumerate(values):
-        text = "does not fit" if np.isnan(value) else f"{value:.3g}"
+        text = "not run" if np.isnan(value) else f"{value:.3g}"
         colour = "black" if np.isnan(value) or np.log(value) < middle else "white"
         axes.text(j, i, text, ha="center", va="center", fontsize=6 if np.isnan(value) else 8, color=colour)
     axes.set_xticks(range(len(presets)), presets, fontsize=7, rotation=20)
