@@ -9,6 +9,7 @@ from report_factory import file, measure, swept, swept_arrays
 
 from tokbench.report.rate_distortion import PAGE, PLOT, TABLE, codec_rows, main
 from tokbench.report.rate_families import make_curves, make_families
+from tokbench.report.view import read_views
 
 SIZES = (16, 64, 256, 1024, 4096)
 CODEC = {
@@ -69,6 +70,19 @@ def test_the_better_family_is_bold_at_equal_model_bits(results):
     for bits, cell in zip(headings, lines["fsq"], strict=True):
         nominal = (bits * 1024 - 1) / 0.6  # seed 1, the middle one
         assert float(cell.split()[0].strip("*")) == pytest.approx(18 + nominal / 100, abs=0.4)
+
+
+def test_a_seed_without_model_bits_leaves_the_curve_to_the_others(tmp_path):
+    filed(tmp_path, "fsq", gain=0.0, sizes=(16, 64))
+    for codes in (16, 64):  # a fourth seed that stopped after its tokenizer: the same row
+        record = swept("fsq", codes, 3)
+        file(record, tmp_path, kept=swept_arrays(record, 40))
+    (view,) = read_views(tmp_path)
+    assert {len(row.records) for row in view.rows} == {4}
+    curves, seeds = make_curves(view, make_families(view.rows))
+    assert seeds == [0, 1, 2]
+    assert all(np.isfinite(curve.bits).all() for curve in curves.values())
+    assert main(["--results", str(tmp_path)]) == 0
 
 
 def test_bd_rate_is_against_the_tuned_vq_and_on_kodak_against_jpeg(results):

@@ -99,7 +99,10 @@ def test_a_page_has_tables_of_other_shapes_and_steps_where_runs_measured_them(tm
     file(record("fsq"), tmp_path)
     build_from_views(tmp_path)
     with_them, without = ((tmp_path / f"{stem}.md").read_text() for stem in ("cifar10-cpu", "photos32-cpu"))
-    for title, cell in (("Images of other shapes", "image, 2x2 (bits/token)"), ("One model over its steps", "rounds 4")):
+    for title, cell in (
+        ("Images of other shapes", "image, 2x2 (bits/token)"),
+        ("One model over its steps", "rounds 4"),
+    ):
         assert title in with_them
         assert cell in with_them
         assert title not in without

@@ -88,7 +88,7 @@ def make_curves(view: View, families: Sequence[Family]) -> tuple[dict[str, Curve
 
     Those are the seeds that most points have; points without them all are left out.
     """
-    tables = {id(point): view.sampled(point.row, "psnr_db") for family in families for point in family.points}
+    tables = {id(point): _sampled(view, point) for family in families for point in family.points}
     counted = Counter(tuple(sorted(table)) for table in tables.values() if table)
     seeds = max(counted.items(), key=lambda item: (item[1], len(item[0])))[0] if counted else ()
     curves: dict[str, Curve] = {}
@@ -98,6 +98,13 @@ def make_curves(view: View, families: Sequence[Family]) -> tuple[dict[str, Curve
             found = [_resampled(view, point, [tables[id(point)][seed] for seed in seeds], seeds) for point in points]
             curves[family.label] = Curve(*(np.array(column) for column in zip(*found, strict=True)))
     return curves, list(seeds)
+
+
+def _sampled(view: View, point: RatePoint) -> dict[int, Sampled]:
+    """The PSNR of the seeds that have model bits too: another may have stopped after its tokenizer."""
+    key = f"{point.block}/{MODEL_BITS}"
+    coded = {r.seed for r in point.row.records if key in r.metrics and r.metrics[key].value is not None}
+    return {seed: one for seed, one in view.sampled(point.row, "psnr_db").items() if seed in coded}
 
 
 def _resampled(
@@ -117,4 +124,5 @@ def _bits(point: RatePoint, seed: int) -> float:
     """Model bits per pixel of one seed."""
     record = next(record for record in point.row.records if record.seed == seed)
     value = record.metrics[f"{point.block}/{MODEL_BITS}"].value
-    return float("nan") if value is None else value / point.pixels
+    assert value is not None  # of the seeds that `_sampled` leaves
+    return value / point.pixels
