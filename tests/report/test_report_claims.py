@@ -17,8 +17,8 @@ from tokbench.report.build import build_report
 from tokbench.report.catalogue import CATALOGUE
 from tokbench.report.claims import load_claims, render_claims, verdict
 from tokbench.report.groups import group_records
-from tokbench.report.rules import DEFAULTS, Finding, agrees, at_most, difference, expand, find_rows
-from tokbench.report.view import View
+from tokbench.report.rules import DEFAULTS, Finding, agrees, at_most, difference, expand, find_rows, signs
+from tokbench.report.view import View, read_views
 
 YES, NO, OPEN = (Finding("", "", "", "", "", 3, vote) for vote in (True, False, None))
 
@@ -149,6 +149,18 @@ def test_a_node_is_no_absent_one(tmp_path: Path) -> None:
     (group,) = group_records(read_records(tmp_path / "runs"))
     (row,) = find_rows(View(group, tmp_path), {"name": "fsq", "generation.branch": None})
     assert row.records[0].config["generation"] == {"branch": None}
+
+
+def test_one_seed_shows_its_effect_and_leaves_the_claim_open(tmp_path: Path) -> None:
+    for codes, share in ((240, 0.5), (1000, 0.25)):
+        made = swept("vq", codes)
+        file(made.model_copy(update={"metrics": made.metrics | {"bits/usage": measure("bits/usage", share)}}), tmp_path)
+    (view,) = read_views(tmp_path)
+    sides = ({"name": "vq", "quantizer.codebook_size": codes} for codes in (240, 1000))
+    pair = dict(zip(("first", "second"), sides, strict=True)) | {"label": "240 - 1000", "expected": "above"}
+    (found,) = signs(view, "bits/usage", 0.1, pairs=[pair])
+    assert found is not None
+    assert (found.effect, found.interval, found.seeds, found.agrees) == ("+0.25", "NA (1 seed)", 1, None)
 
 
 def test_too_few_seeds_decide_nothing(tmp_path: Path) -> None:

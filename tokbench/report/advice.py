@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -121,8 +122,8 @@ def _undecided(view: View, goal: Goal, best: Option, other: Option) -> str | Non
     if seeds < MIN_SEEDS:
         return f"{seeds} seed{'s' * (seeds > 1)}, fewer than {MIN_SEEDS}"
     gap = difference(view, best.row, other.row, key)
-    if gap is None:
-        return "no seeds in common"
+    if gap is None or math.isnan(gap[0].low):
+        return "no two seeds in common"
     if not gap[0].separable:
         return f"not separable (interval {gap[0].low:+.3g} to {gap[0].high:+.3g} {gap[2]})".replace(" )", ")")
     floors = [s.floor for o in (best, other) if (s := summarize(o.row.records, key)) and s.floor is not None]

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from tokbench.metrics.statistics import Difference
 from tokbench.records import parse_key
 from tokbench.report.rows import Row, Summary, summarize
-from tokbench.report.rules import ARRAYS
-from tokbench.report.view import LEVEL, View
+from tokbench.report.rules import ARRAYS, interval
+from tokbench.report.view import View
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,4 @@ def _seeds(a: Row, b: Row, key: str) -> tuple[Difference | None, int]:
     if not shared:
         mean = float(np.mean(list(mine.values())) - np.mean(list(others.values())))
         return Difference(mean, math.nan, math.nan, separable=False), 0
-    gaps = np.array([mine[seed] - others[seed] for seed in shared])
-    if len(gaps) == 1:
-        return Difference(float(gaps[0]), math.nan, math.nan, separable=False), 1
-    reach = stats.t.ppf((1 + LEVEL) / 2, len(gaps) - 1) * gaps.std(ddof=1) / math.sqrt(len(gaps))
-    low, high = float(gaps.mean() - reach), float(gaps.mean() + reach)
-    return Difference(float(gaps.mean()), low, high, separable=low > 0 or high < 0), len(gaps)
+    return interval(np.array([mine[seed] - others[seed] for seed in shared])), len(shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -116,7 +117,7 @@ def _sign(
         label=pair["label"],
         expected=pair["expected"],
         effect=f"{gap.mean:+.3g}",
-        interval=f"{gap.low:+.3g} to {gap.high:+.3g}",
+        interval=_ends(gap),
         unit=unit,
         seeds=seeds,
         agrees=agrees(gap, pair["expected"], minimum_effect) if seeds >= MIN_SEEDS else None,
@@ -125,7 +126,7 @@ def _sign(
 
 
 def difference(view: View, first: Row, second: Row, measure: str) -> tuple[Difference, int, str] | None:
-    """first - second with its 95 % interval, the seeds behind it and the unit; None without common seeds.
+    """first - second with its 95 % interval, the seeds behind it and the unit; None without common seeds; of one seed without bounds (nan).
 
     Measures of single images: the paired bootstrap over seeds and images. Others: Student's t over paired seeds.
     """
@@ -134,7 +135,7 @@ def difference(view: View, first: Row, second: Row, measure: str) -> tuple[Diffe
         return None if found is None else (*found, "dB" if measure.endswith("_db") else "")
     values = [{r.seed: m.value for r in row.records if (m := r.metrics.get(measure))} for row in (first, second)]
     seeds = [s for s in values[0] if values[0][s] is not None and values[1].get(s) is not None]
-    if len(seeds) < 2:
+    if not seeds:
         return None
     gaps = np.array([float(values[0][s]) - float(values[1][s]) for s in seeds])  # type: ignore[arg-type]
     unit = next(r.metrics[measure].unit for r in first.records if measure in r.metrics)
@@ -142,10 +143,16 @@ def difference(view: View, first: Row, second: Row, measure: str) -> tuple[Diffe
 
 
 def interval(gaps: np.ndarray) -> Difference:
-    """The mean of (n,) gaps, one a seed, with Student's 95 % interval."""
+    """The mean of (n,) gaps, one a seed, with Student's 95 % interval; of one gap without bounds (nan)."""
+    if len(gaps) == 1:
+        return Difference(float(gaps[0]), math.nan, math.nan, separable=False)
     reach = stats.t.ppf((1 + LEVEL) / 2, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
     low, high = float(gaps.mean() - reach), float(gaps.mean() + reach)
     return Difference(float(gaps.mean()), low, high, separable=low > 0 or high < 0)
+
+
+def _ends(gap: Difference) -> str:
+    return "NA (1 seed)" if math.isnan(gap.low) else f"{gap.low:+.3g} to {gap.high:+.3g}"
 
 
 def agrees(gap: Difference, expected: Expected, minimum_effect: float) -> bool | None:
@@ -213,7 +220,7 @@ def _enough(view: View, measure: str, most: float, side: Mapping[str, Any]) -> F
     row = find_row(view, side["row"])
     pairs = [[r.metrics.get(key) for key in (side["few"], measure)] for r in row.records] if row else []
     values = [(few.value, many.value) for few, many in pairs if few and many and few.value is not None and many.value]
-    if len(values) < 2:
+    if not values:
         return None
     gap = interval(np.array([100 * (few - many) / many for few, many in values]))
     agreed = True if gap.high <= most else False if gap.low > most else None
@@ -221,7 +228,7 @@ def _enough(view: View, measure: str, most: float, side: Mapping[str, Any]) -> F
         label=side["label"],
         expected=f"at most {most:g} % above",
         effect=f"{gap.mean:+.3g}",
-        interval=f"{gap.low:+.3g} to {gap.high:+.3g}",
+        interval=_ends(gap),
         unit="%",
         seeds=len(values),
         agrees=agreed if len(values) >= MIN_SEEDS else None,
