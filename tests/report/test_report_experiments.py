@@ -106,3 +106,18 @@ def test_a_page_has_tables_of_other_shapes_and_steps_where_runs_measured_them(tm
         assert title in with_them
         assert cell in with_them
         assert title not in without
+
+
+def test_where_only_experiments_have_the_newest_runs_the_older_group_stays_the_headline(tmp_path: Path) -> None:
+    for name in ("fsq", "vq"):
+        file(record(name, ranked=True, environment={"fd_classifier_weights_sha256": "old"}), tmp_path)
+    new = {"environment": {"fd_classifier_weights_sha256": "new"}, "created": "2025-06-01T00:00:00+00:00"}
+    made = [varied("fsq", 0, {"backbone": {"positions": p}}, blocks={"native": "chameleon"}, **new) for p in "ab"]
+    for one in made:
+        file(one, tmp_path)
+    remember(tmp_path, "positions", [one.file_name for one in made])
+    _, views = build_from_views(tmp_path)
+    assert "| vq " in headline(views)
+    assert "positions" not in headline(views)
+    assert (tmp_path / "cifar10-cpu-positions.md").exists()
+    assert not (tmp_path / "cifar10-cpu.md").exists()

@@ -25,7 +25,7 @@ from tokbench.report.pictures import draw_pictures
 from tokbench.report.quantizers import PAGE, build_quantizers
 from tokbench.report.rate_distortion import PAGE as RATES
 from tokbench.report.rate_distortion import build_rate_distortion
-from tokbench.report.systems import draw_heatmaps, draw_systems
+from tokbench.report.systems import draw_heatmaps, draw_systems, heatmaps
 from tokbench.report.tidy import csv_lines
 from tokbench.report.toys import PAGE as TOYS
 from tokbench.report.toys import build_toys, toy_views
@@ -79,6 +79,7 @@ def build_from_views(results: Path, *, mixed: bool = False) -> tuple[list[Path],
         there = {record.file_name for view in plain for record in view.group.records}
         own = own_views(views, experiments)
         more = [view for view in own if any(record.file_name not in there for record in view.group.records)]
+        plain = [view for view in plain if view.group.records or view.group.failed]
         return _build_report(views, [*plain, *more], results), [*plain, *own]
 
 
@@ -88,7 +89,9 @@ def _build_report(views: Sequence[View], paged: Sequence[View], results: Path) -
     if not groups and not toys:
         return []
     whole_groups = {view.group.stem: view for view in views}
-    written = [_build_group(view, whole_groups.get(view.group.stem, view), results) for view in paged]
+    written = [
+        _build_group(v, whole_groups[v.group.stem.removesuffix(f"-{v.group.experiment}")], results) for v in paged
+    ]
     pure = [view for view in views if not view.group.warnings]
     plain = [view for view in paged if not view.group.warnings and view.group.experiment is None]
     compared, judged = build_quantizers(pure, results), build_claims([*pure, *toys], results)
@@ -119,13 +122,13 @@ def _command(record: RunRecord) -> str:
 
 
 def _build_group(view: View, whole: View, results: Path) -> list[Path]:
-    """The page and pictures of a view, and what all the group's records give: their table, and what is equal in FLOPs."""
+    """The page, table and pictures of a view; what is equal in FLOPs is shown over the whole group that it belongs to."""
     page, table = (results / f"{view.group.stem}.{ending}" for ending in ("md", "csv"))
     pictures = draw_pictures(view, results) + draw_legibility(view, results) + draw_lost(view, results)
     pictures += draw_systems(view, results) + draw_frontiers(view, results)
-    pictures += draw_heatmaps(whole, results) if view.group.experiment is None else []
+    pictures += draw_heatmaps(whole, results) if heatmaps(view) else []
     write_whole(page, render_page(view, pictures).encode())
-    write_whole(table, csv_lines(whole.group.records))
+    write_whole(table, csv_lines((whole if view.group.experiment is None else view).group.records))
     return [page, table, *pictures]
 
 

@@ -55,7 +55,7 @@ def own_views(views: Sequence[View], experiments: Mapping[str, frozenset[str]]) 
 def plain_views(views: Sequence[View], experiments: Mapping[str, frozenset[str]]) -> list[View]:
     """The views without what an experiment varied beside the tokenizer, which has a page of its own.
 
-    What stays has the backbone, the schemes and the budget of most tokenizers, or was run by hand.
+    What stays was run by hand, or has the backbone, the schemes (common and native) and the budget of most tokenizers.
     """
     listed = frozenset[str]().union(*experiments.values())
     newest = _newest(views)
@@ -64,7 +64,7 @@ def plain_views(views: Sequence[View], experiments: Mapping[str, frozenset[str]]
 
 def _plain(view: View, listed: frozenset[str]) -> View:
     records = view.group.records
-    rows = Counter(surroundings(row.records[0]) for row in view.rows if _generates(row.records))
+    rows = Counter(surroundings(row.records[0]) for row in view.rows if any(len(r.blocks) > 1 for r in row.records))
     usual = max(rows, key=lambda around: rows[around], default=None)
     kept = [r for r in records if r.file_name not in listed or not _generates([r]) or surroundings(r) == usual]
     if len(kept) == len(records):

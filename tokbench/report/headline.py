@@ -69,7 +69,12 @@ def _experiments(views: Sequence[View], folder: str) -> list[str]:
 
 
 def _newest(views: Sequence[View]) -> list[View]:
-    return [view for view in views if view.group.records and view.group.stem == plain_stem(view.group.any_record)]
+    """The first, newest view of each data set and budget that is no experiment's."""
+    found: dict[str, View] = {}
+    for view in views:
+        if view.group.records and view.group.experiment is None and not view.group.warnings:
+            found.setdefault(plain_stem(view.group.any_record), view)
+    return list(found.values())
 
 
 def _generates(view: View) -> bool:
