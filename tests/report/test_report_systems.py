@@ -49,7 +49,7 @@ def test_a_heatmap_has_a_cell_for_each_pair_that_was_trained_for_the_same_flops(
     view = view_of(tmp_path, *runs)
     assert heatmaps(view) == {2e12: {("fsq", "chameleon"): 4.5, ("fsq", "mar"): 6.5, ("patches", "mar"): 8.5}}
     (path,) = draw_heatmaps(view, tmp_path)
-    assert path.name.endswith("-systems-2e+12.png")
+    assert path.name.endswith("-equal-flops-2e+12.png")
     assert path.read_bytes()[:4] == b"\x89PNG"
 
 

@@ -15,13 +15,14 @@ FIGURES = (  # what is seen, and the files of a group
     ("The same images through every tokenizer, with error maps", "{stem}-reconstruction.png"),
     ("The same words through every tokenizer", "{stem}-legibility.png"),
     ("PSNR, used bits and model bits over the codebook size V", "quantizers-{stem}-sizes.png"),
-    ("Every tokenizer in every scheme, at equal training FLOPs", "{stem}-systems-*.png"),
+    ("Every tokenizer in every scheme, at equal training FLOPs", "{stem}-equal-flops-*.png"),
 )
 
 
 def figures(views: Sequence[View], results: Path) -> list[str]:
     """Markdown of the figures that there are in results, beside README: each of the group that says most."""
-    stems = [escape(view.group.stem) for view in sorted(views, key=_weight, reverse=True)]
+    own = [view.group.stem.removesuffix(f"-{view.group.experiment}") for view in views if view.group.experiment]
+    stems = [escape(s) for s in (*(view.group.stem for view in sorted(views, key=_weight, reverse=True)), *own)]
     lines: list[str] = []
     for title, pattern in FIGURES:
         found = (path for stem in stems for path in sorted(results.glob(pattern.format(stem=stem)), reverse=True))

@@ -22,11 +22,11 @@ Cells = Mapping[tuple[str, str], float]  # tokenizer and preset to the mean over
 
 
 def draw_heatmaps(view: View, folder: Path) -> list[Path]:
-    """`<stem>-systems-<FLOPs>.png` for each number of training FLOPs that several tokenizers and schemes were given."""
+    """`<stem>-equal-flops-<FLOPs>.png` for each number of training FLOPs that several tokenizers and schemes were given."""
     paths: list[Path] = []
     for flops, cells in heatmaps(view).items():
         title = f"{view.group.stem}: gFD classifier at the best guidance, {flops:.2g} training FLOPs each"
-        paths.append(_heatmap(folder / f"{view.group.stem}-systems-{flops:.2g}.png", cells, title=title))
+        paths.append(_heatmap(folder / f"{view.group.stem}-equal-flops-{flops:.2g}.png", cells, title=title))
     return paths
 
 
