@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tokbench.build import ROOT
 from tokbench.report.advice import GOALS, Advice, Goal, Limit, advise
+from tokbench.report.experiments import own_views, plain_views, read_experiments
 from tokbench.report.formatting import heading, markdown_table, number
 from tokbench.report.rows import summarize
 from tokbench.report.view import View, read_views
@@ -31,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the advice; the exit code."""
     given = _parser().parse_args(arguments)
     goal = GOALS[given.prefer]
-    views = {view.group.stem: view for view in read_views(given.results) if view.group.records}
-    measured = [view for view in views.values() if any(goal.quality[0] in r.metrics for r in view.group.records)]
+    every, experiments = read_views(given.results), read_experiments(given.results)
+    paged = [*plain_views(every, experiments), *own_views(every, experiments)]
+    views = {view.group.stem: view for view in paged if view.group.records}
+    usual = [view for view in views.values() if view.group.experiment is None]
+    measured = [view for view in usual if (found := summarize(view.group.records, goal.quality[0])) and found.seeds]
     if given.group is not None and given.group not in views:
         return _wrong(f"--group must be one of {', '.join(views) or 'none recorded'}, got {given.group!r}")
     if not measured:

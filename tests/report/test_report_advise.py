@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_factory import file, measure, swept, swept_arrays
+from report_factory import file, measure, record, swept, swept_arrays
 
 from tokbench import advise
 from tokbench.records import read_records
@@ -89,3 +89,16 @@ def test_what_was_not_measured_or_recorded_is_named(tmp_path: Path, capsys: pyte
     empty = str(tmp_path / "empty")
     assert advise.main(["--prefer", "generation", "--results", empty]) == advise.BAD_INPUT
     assert "common/generation/fd_classifier" in capsys.readouterr().err
+
+
+def test_a_newer_group_without_values_of_the_goal_gives_no_advice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "common/generation/fd_classifier"
+    file(record("fsq", ranked=True), tmp_path)
+    newer = record("fsq", 1, created="2025-06-01T00:00:00+00:00", hash="0123abcd", ranked=True)
+    data = newer.data.model_copy(update={"name": "scenes"})
+    absent = newer.metrics | {key: measure(key, None, "no classes")}
+    file(newer.model_copy(update={"data": data, "metrics": absent}), tmp_path)
+    advise.main(["--prefer", "generation", "--results", str(tmp_path)])
+    assert "on cifar10-cpu" in capsys.readouterr().out
