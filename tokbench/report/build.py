@@ -89,9 +89,7 @@ def _build_report(views: Sequence[View], paged: Sequence[View], results: Path) -
     if not groups and not toys:
         return []
     whole_groups = {view.group.stem: view for view in views}
-    written = [
-        _build_group(v, whole_groups[v.group.stem.removesuffix(f"-{v.group.experiment}")], results) for v in paged
-    ]
+    written = [_build_group(view, whole_groups[view.group.home], results) for view in paged]
     pure = [view for view in views if not view.group.warnings]
     plain = [view for view in paged if not view.group.warnings and view.group.experiment is None]
     compared, judged = build_quantizers(pure, results), build_claims([*pure, *toys], results)

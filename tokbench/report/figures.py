@@ -21,7 +21,7 @@ FIGURES = (  # what is seen, and the files of a group
 
 def figures(views: Sequence[View], results: Path) -> list[str]:
     """Markdown of the figures that there are in results, beside README: each of the group that says most."""
-    own = [view.group.stem.removesuffix(f"-{view.group.experiment}") for view in views if view.group.experiment]
+    own = [view.group.home for view in views if view.group.experiment]
     stems = [escape(s) for s in (*(view.group.stem for view in sorted(views, key=_weight, reverse=True)), *own)]
     lines: list[str] = []
     for title, pattern in FIGURES:

@@ -31,6 +31,11 @@ class Group:
     def any_record(self) -> RunRecord:
         return (self.records or self.failed)[0]
 
+    @property
+    def home(self) -> str:
+        """The stem of the group that an experiment's runs belong to; otherwise its own."""
+        return self.stem if self.experiment is None else self.stem.removesuffix(f"-{self.experiment}")
+
     @cached_property
     def ranked(self) -> bool:
         return bool(self.records) and not self.warnings and all(record.data.ranked for record in self.records)
