@@ -43,6 +43,8 @@ def test_an_experiment_has_its_own_page_whose_rows_say_what_it_varied(results: P
     assert "positions=" not in plain
     assert "width=256" in plain  # what was run by hand stays
     assert "vq_tuned" not in own
+    assert (results / "cifar10-cpu-positions-samples.png").exists()
+    assert not (results / "cifar10-cpu-positions-reconstruction.png").exists()
 
 
 def test_all_records_stay_in_the_table_of_the_group_and_in_the_index(results: Path) -> None:

@@ -122,7 +122,9 @@ def _command(record: RunRecord) -> str:
 def _build_group(view: View, whole: View, results: Path) -> list[Path]:
     """The page, table and pictures of a view; what is equal in FLOPs is shown over the whole group that it belongs to."""
     page, table = (results / f"{view.group.stem}.{ending}" for ending in ("md", "csv"))
-    pictures = draw_pictures(view, results) + draw_legibility(view, results) + draw_lost(view, results)
+    pictures = draw_pictures(view, results)
+    if view.group.experiment is None:
+        pictures += draw_legibility(view, results) + draw_lost(view, results)
     pictures += draw_systems(view, results) + draw_frontiers(view, results)
     pictures += draw_heatmaps(whole, results) if heatmaps(view) else []
     write_whole(page, render_page(view, pictures).encode())

@@ -168,10 +168,13 @@ def _wrap(text: str, letters: int) -> str:
 
 
 def draw_pictures(view: View, folder: Path) -> list[Path]:
-    """The pictures that the group's arrays allow: `<stem>-reconstruction.png` and `<stem>-samples.png`."""
+    """The pictures that the group's arrays allow: `<stem>-reconstruction.png` and `<stem>-samples.png`.
+
+    What an experiment varies beside the tokenizer changes no reconstruction: its page has the samples alone.
+    """
     paths: list[Path] = []
     stem = view.group.stem
-    if strips := reconstruction_strips(view):
+    if view.group.experiment is None and (strips := reconstruction_strips(view)):
         title = f"{stem}: reconstruction of the same test images{left_out(view)}"
         paths.append(draw(folder / f"{stem}-reconstruction.png", strips, title=title))
     samples, captions = sample_strips(view)
