@@ -21,11 +21,12 @@ def test_a_decoders_states_are_those_of_extend(captions, options):
     tokens, starts = prompt(*encode_text(captions))
     with torch.no_grad():
         (plain, _), (fast, _) = (backbone.prefill(tokens, starts, room=12) for _ in range(2))
-        turn, decoder = backbone.image_rotation(starts), Decoder(backbone, fast)
+        turn = backbone.image_rotation(starts)
+        decoder = Decoder(backbone, fast, turn)
         for k in range(12):
             here = tuple(part[:, :, k : k + 1] for part in turn)
             x = backbone.embed_image(latents[:, k : k + 1], first=k)
-            assert torch.equal(decoder.step(x[:, 0], here), backbone.extend(plain, x, here)[:, 0]), k
+            assert torch.equal(decoder.step(x[:, 0], k), backbone.extend(plain, x, here)[:, 0]), k
     assert fast.filled == plain.filled
     for one, two in zip(plain.layers, fast.layers, strict=True):
         assert all(torch.equal(a[:, :, : plain.filled], b[:, :, : plain.filled]) for a, b in zip(one, two, strict=True))
@@ -37,7 +38,6 @@ def test_a_decoder_reads_under_autocast():
     tokens, starts = prompt(*encode_text(["ab"]))
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         cache, _ = backbone.prefill(tokens, starts, room=4)
-        turn = tuple(part[:, :, :1] for part in backbone.image_rotation(starts))
         x = backbone.embed_image(torch.randn(1, 1, 3))
-        assert Decoder(backbone, cache).step(x[:, 0], turn).isfinite().all()
+        assert Decoder(backbone, cache, backbone.image_rotation(starts)).step(x[:, 0], 0).isfinite().all()
     assert cache.layers[0][0].dtype == torch.bfloat16

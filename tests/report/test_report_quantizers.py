@@ -13,6 +13,7 @@ from report_factory import SWEPT, file, record, swept, swept_arrays
 from tokbench.metrics.statistics import bootstrap_interval, paired_difference
 from tokbench.records import RunRecord, read_records
 from tokbench.report.build import BEGIN, END, build_report, update_readme
+from tokbench.report.curves import spread
 from tokbench.report.formatting import listed
 from tokbench.report.groups import group_records
 from tokbench.report.headline import headline
@@ -269,3 +270,11 @@ def test_groups_that_generate_keep_their_table_in_readme(tmp_path: Path) -> None
     readme.write_text(f"{BEGIN}\n{END}\n")
     update_readme(readme, results, read_views(results))
     assert "| fsq" in readme.read_text()
+
+
+@pytest.mark.parametrize(("number", "wanted"), [(3, 3), (12, 12), (13, 12), (125, 12)])
+def test_of_many_codebook_sizes_some_are_drawn_the_least_and_the_largest_among_them(number, wanted):
+    found = spread(number, 12)
+    assert found == sorted(set(found))
+    assert len(found) == wanted
+    assert (found[0], found[-1]) == (0, number - 1)

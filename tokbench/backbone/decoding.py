@@ -1,7 +1,7 @@
 """One token a row at a time after a prompt: what `Backbone.extend` computes for it, with little between the matrix products.
 
-Weights are looked up once and modules are not called: a step of a small network on a CPU otherwise spends as long in Python as
-in arithmetic. The states are bit for bit those of `extend`. B rows, E width, H heads, d = E / H.
+Weights and tables are looked up once and modules are not called: a step of a small network on a CPU otherwise spends as long in
+Python as in arithmetic. The states are bit for bit those of `extend`. B rows, E width, H heads, d = E / H.
 """
 
 from __future__ import annotations
@@ -20,33 +20,39 @@ from tokbench.backbone.transformer import Backbone
 class Decoder:
     """Reads on from a cache that holds the prompts; to be made anew when weights change."""
 
-    def __init__(self, backbone: Backbone, cache: Cache) -> None:
+    def __init__(self, backbone: Backbone, cache: Cache, turn: Rotation) -> None:
+        """`turn`: RoPE tables (B, 1, N, d / 2) of the places that may be read."""
         self.cache, self.heads, self.norm = cache, backbone.heads, backbone.norm.weight
         self.skips = [skip.weight for skip in backbone.skips if isinstance(skip, nn.Linear)]
         self.weights = [_weights(block) for block in backbone.blocks]
-
-    @torch.no_grad()
-    def step(self, x: Tensor, turn: Rotation) -> Tensor:
-        """(B, E): the states of the next tokens, embedded (B, E), whose RoPE tables are `turn`, (B, 1, 1, d / 2) each."""
         cos, sin = turn
-        cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
-        cache, end = self.cache, self.cache.filled + 1
-        mask = None if cache.visible is None else cache.visible[..., :end]
+        self.turns = list(zip(_by_place(cos, cos), _by_place(-sin, sin), strict=True))
+        self.half = cos.shape[-1]
+
+    @torch.inference_mode()
+    def step(self, x: Tensor, place: int) -> Tensor:
+        """(B, E): the states of the next tokens, embedded (B, E), which stand at this of the places; no gradient passes."""
+        (cos, sin), end = self.turns[place], self.cache.filled + 1
+        mask = None if self.cache.visible is None else self.cache.visible[..., :end]
         kept: list[Tensor] = []
         for layer, (before, qkv, scale, out, middle, gates, feed) in enumerate(self.weights):
             if layer < len(self.skips):
                 kept.append(x)
             elif layer >= len(self.weights) - len(self.skips):
                 x = F.linear(torch.cat((x, kept.pop()), dim=-1), self.skips[layer - len(self.weights)])
-            parts = F.linear(_norm(x, before), qkv).view(len(x), 3, self.heads, -1)
-            qk = parts[:, :2] if scale is None else F.rms_norm(parts[:, :2], parts.shape[-1:]) * scale
-            qk = (qk * cos + qk.roll(cos.shape[-1] // 2, -1) * sin).to(parts.dtype)
-            keys, values = cache.append(layer, qk[:, 1, :, None], parts[:, 2, :, None])
-            mixed = F.scaled_dot_product_attention(qk[:, 0, :, None], keys, values, attn_mask=mask)
+            qk, value = F.linear(_norm(x, before), qkv).view(len(x), 3, self.heads, -1).split((2, 1), dim=1)
+            if scale is not None:
+                qk = F.rms_norm(qk, qk.shape[-1:]) * scale
+            query, key = (qk * cos).add_(qk.roll(self.half, -1).mul_(sin)).to(value.dtype).unbind(1)
+            keys, values = self.cache.layers[layer]
+            keys.select(2, end - 1).copy_(key)
+            values.select(2, end - 1).copy_(value.squeeze(1))
+            keys, values = keys.narrow(2, 0, end), values.narrow(2, 0, end)
+            mixed = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, attn_mask=mask)
             x = x + F.linear(mixed.flatten(1), out)
             gate, value = F.linear(_norm(x, middle), gates).chunk(2, dim=-1)
             x = x + F.linear(F.silu(gate) * value, feed)
-        cache.filled = end
+        self.cache.filled = end
         return _norm(x, self.norm)
 
 
@@ -72,3 +78,8 @@ def _weights(block: nn.Module) -> _Weights:
 
 def _norm(x: Tensor, weight: Tensor) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], weight)
+
+
+def _by_place(first: Tensor, second: Tensor) -> list[Tensor]:
+    """(B, 1, 1, d) of each place, both halves (B, 1, N, d / 2) side by side."""
+    return list(torch.cat((first, second), dim=-1)[:, None].unbind(3))

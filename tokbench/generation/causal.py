@@ -171,6 +171,7 @@ class Causal(nn.Module):
         rows = with_empty_captions(text, lengths) if guidance != 1 else (text, lengths)
         return self._draw(_Recomputed(self, *rows), guidance, generator)
 
+    @torch.no_grad()
     def paint(self, prompt: Prompt, *, generator: Generator) -> Quantized:
         """The image after the prompt, whose cache is left as it was."""
         slots = prompt.cache.filled
@@ -221,8 +222,8 @@ class _Cached:
     """Reads each token once."""
 
     def __init__(self, scheme: Causal, prompt: Prompt) -> None:
-        self.scheme, self.prompt, self.turn = scheme, prompt, prompt.image_turn
-        self.decoder = Decoder(scheme.backbone, prompt.cache)
+        self.scheme, self.prompt = scheme, prompt
+        self.decoder = Decoder(scheme.backbone, prompt.cache, prompt.image_turn)
 
     def start(self) -> Tensor:
         """(B, E): the state of each prompt's BOI."""
@@ -230,8 +231,7 @@ class _Cached:
 
     def step(self, latents: Tensor, place: int) -> Tensor:
         """(B, E): the state after one more image token (B, 1, D), that of `place`."""
-        cos, sin = (part[:, :, place : place + 1] for part in self.turn)
-        return self.decoder.step(self.scheme.embed(latents, first=place)[:, 0], (cos, sin))
+        return self.decoder.step(self.scheme.embed(latents, first=place)[:, 0], place)
 
 
 class _Recomputed:

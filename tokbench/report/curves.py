@@ -22,6 +22,7 @@ from tokbench.report.view import View
 MARKERS = "osD^vP*X<>hp"
 LINES = ("-", "--", ":", "-.")
 PANELS = 3  # in a row
+MOST_PANELS = 12
 LINEAR_BELOW = 0.02  # of the loss, which an entropy term can make negative
 LEGEND_ROWS = 24  # of a legend beside a plot, before it takes another column
 
@@ -80,7 +81,10 @@ def draw_sizes(path: Path, methods: Sequence[Method], *, title: str) -> Path:
 
 
 def draw_rarefaction(path: Path, view: View, sizes: Sequence[Size], methods: Sequence[Method], *, title: str) -> Path:
-    """Usage against the tokens seen, a panel a V, of each method's first seed; the cap of even use is dashed."""
+    """Usage against the tokens seen, a panel a V (of many, some, the least and the largest among them), of each method's first
+    seed; the cap of even use is dashed.
+    """
+    sizes = [sizes[i] for i in spread(len(sizes), MOST_PANELS)]
     rows = ceil(len(sizes) / PANELS)
     columns = min(PANELS, len(sizes))
     legend = ceil(len(methods) / 5)
@@ -99,6 +103,11 @@ def draw_rarefaction(path: Path, view: View, sizes: Sequence[Size], methods: Seq
     figure.suptitle(title, fontsize=10, weight="bold")
     figure.tight_layout(rect=(0, (0.22 * legend + 0.15) / height, 1, 1))
     return save(figure, path)
+
+
+def spread(number: int, most: int) -> list[int]:
+    """All of 0..number - 1, or `most` of them at even steps, the first and the last among them."""
+    return list(range(number)) if number <= most else [i * (number - 1) // (most - 1) for i in range(most)]
 
 
 def _rarefaction_panel(axes: Axes, view: View, size: Size, known: Mapping[str, Mapping[str, Any]]) -> None:
