@@ -1,7 +1,10 @@
+import hashlib
+import io
+
 import pytest
 import torch
 
-from tokbench import judges
+from tokbench import judges, judges_training
 from tokbench.interfaces import Split
 from tokbench.judges import Classifier, ColourClassifier, accuracy, folding, train_classifier
 
@@ -121,3 +124,31 @@ def test_images_are_folded_to_about_sixteen_pixels(sides, factor):
 def test_images_too_small_to_pool_are_refused():
     with pytest.raises(ValueError, match=">= 4"):
         folding(3, 16)
+
+
+def test_a_published_judge_is_used_before_the_cache_and_a_damaged_one_is_named(tmp_path, monkeypatch):
+    options = {**OPTIONS, "steps": 2}
+    splits = stripes(60, 0), stripes(50, 1), 2
+    first = train_classifier(*splits, cache=tmp_path / "published", **options)
+    monkeypatch.setattr(judges_training, "PUBLISHED", tmp_path / "published")
+    with monkeypatch.context() as patched:
+        patched.setattr(judges, "_fit", lambda *args, **kwargs: pytest.fail("trained"))
+        found = train_classifier(*splits, cache=tmp_path / "cache", **options)
+    assert found.weights_sha256 == first.weights_sha256
+    assert not (tmp_path / "cache").exists()
+    (path,) = (tmp_path / "published").glob("*.pt")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match=path.name):
+        train_classifier(*splits, cache=tmp_path / "cache", **options)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize("path", sorted(judges_training.PUBLISHED.glob("*.pt")), ids=lambda path: path.name)
+def test_published_judges_are_whole(path):
+    content = path.read_bytes()
+    assert hashlib.sha256(content[32:]).digest() == content[:32]
+    assert 0 < torch.load(io.BytesIO(content[32:]), weights_only=True)["validation_accuracy"] <= 1
+
+
+def test_judges_are_published():
+    assert len(list(judges_training.PUBLISHED.glob("classifier-*.pt"))) >= 2

@@ -1,4 +1,7 @@
-"""What the judges share: how one is trained, and the cache that keeps it under a hash of all that made it.
+"""What the judges share: how one is trained, and where it is kept, under a hash of all that made it.
+
+The same training gives other weights on another processor, and distances are of one judge: those of the sets that results are
+shown for are published beside them, and used on every machine.
 
 Whatever changes the weights here raises the VERSION of every judge.
 """
@@ -27,6 +30,7 @@ from tokbench.records import remove_partial, write_whole
 BATCH = 128
 LEARNING_RATE = 1e-2  # peak of the one-cycle schedule; tuned on CIFAR-10
 WEIGHT_DECAY = 0.05
+PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "judges"
 
 
 class Judge(nn.Module):
@@ -48,8 +52,14 @@ def convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 
 
 def kept_or_trained(judge: AnyJudge, fit: Callable[[], float], *, cache: Path | None, name: str, key: str) -> AnyJudge:
-    """The judge in eval mode, from the cache under a hash of `key`, or trained by `fit`, which gives its accuracy."""
-    path = cache / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt" if cache else None
+    """The judge in eval mode, published or cached under a hash of `key`, or trained by `fit`, which gives its accuracy.
+
+    Without a cache it is always trained.
+    """
+    file = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
+    if cache is not None and _load(judge, PUBLISHED / file):
+        return judge.eval().requires_grad_(False)
+    path = cache / file if cache else None
     with held(path) if path is not None else nullcontext():  # one process trains it, the others wait and read
         if path is not None:
             remove_partial(path.parent, path.name)
@@ -97,7 +107,7 @@ def _load(judge: Judge, path: Path) -> bool:
         return False
     digest, content = (data := path.read_bytes())[:32], data[32:]
     if hashlib.sha256(content).digest() != digest:
-        warnings.warn(f"the cached judge {path} is damaged; training it again", stacklevel=3)
+        warnings.warn(f"the judge {path} is damaged and left out", stacklevel=3)
         return False
     kept = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     judge.load_state_dict(kept["state"])

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from tokbench.records import RunRecord
+from tokbench.report.judges import judges, of_one_judge
 
 TOKENIZER = ("name", "quantizer", "tokenizer", "loss", "tuning", "choices")  # of a configuration: what is compared
 STAGES = ("tokenizer", "bits", "all")  # each measures what the one before it does, and more
@@ -72,9 +73,9 @@ def _moment(record: RunRecord) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _judges(record: RunRecord) -> dict[str, object]:
-    """Which weights stand behind the distances."""
-    return {key: value for key, value in record.environment.items() if key.endswith("_weights_sha256")}
+def _of_generated(record: RunRecord) -> dict[str, object]:
+    """The judges of a run that generates; other runs may have had other judges, whose few measures are then left out."""
+    return judges(record) if record.stage == STAGES[-1] else {}
 
 
 def _identity(record: RunRecord) -> tuple[str, int, str]:
@@ -86,7 +87,7 @@ class _Part:
 
     def __init__(self, record: RunRecord) -> None:
         self.records: list[RunRecord] = []
-        self.images, self.judges = record.data.fingerprints, _judges(record)
+        self.images, self.judges = record.data.fingerprints, dict[str, object]()
         self.versions: dict[str, int] = {}
         self.protocols: dict[str, str] = {}
         self.runs: set[tuple[str, int, str]] = set()
@@ -94,17 +95,20 @@ class _Part:
 
     def add(self, record: RunRecord) -> None:
         self.records.append(record)
+        self.judges = self.judges or _of_generated(record)
         self.versions |= record.versions
         self.protocols |= {key: measure.protocol for key, measure in record.metrics.items()}
         self.runs.add(_identity(record))
 
     def comparable(self, record: RunRecord) -> bool:
-        """False where the images, the judges, or the version of a room or measure they share differ, or the same run is here."""
+        """False where the images, the judges of what is generated, or the version of a room or measure they share differ, or the
+        same run is here.
+        """
         return (
             record.data.fingerprints == self.images
             and all(self.versions.get(room, version) == version for room, version in record.versions.items())
             and all(self.protocols.get(key, m.protocol) == m.protocol for key, m in record.metrics.items())
-            and _judges(record) == self.judges
+            and (not self.judges or _of_generated(record) in ({}, self.judges))
             and _identity(record) not in self.runs
         )
 
@@ -118,7 +122,7 @@ def _partition(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
             parts.append(_Part(record))
         else:
             home.add(record)
-    return [part.records for part in parts]
+    return [of_one_judge(part.records) for part in parts]
 
 
 def _digest(records: Sequence[RunRecord]) -> str:
