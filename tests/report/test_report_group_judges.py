@@ -36,11 +36,12 @@ def test_of_as_many_runs_the_newer_judge_stays() -> None:
     assert {made.seed for made in group.records if made.metrics[KEYS[1]].value is not None} == {0}
 
 
-def test_runs_that_generate_share_their_judges() -> None:
-    found = [run(0, "a", stage="all"), run(1, "b", stage="all", day=2), run(2, "a", stage="bits", day=3)]
+def test_runs_that_generate_share_their_judges_and_others_go_where_theirs_are() -> None:
+    found = [run(0, "a", stage="all"), run(1, "b", stage="all", day=3), run(2, "a", stage="bits", day=2)]
     new, old = group_records(found)
-    assert {made.seed for made in new.records} == {1, 2}
-    assert {made.seed for made in old.records} == {0}
+    assert [made.seed for made in new.records] == [1]
+    assert [made.seed for made in old.records] == [2, 0]
+    assert all(made.metrics[KEYS[1]].value == 10.0 for made in old.records)
 
 
 @pytest.mark.parametrize(

@@ -42,14 +42,15 @@ def _files(path: Path) -> list[str]:
 
 
 def own_views(views: Sequence[View], experiments: Mapping[str, frozenset[str]]) -> list[View]:
-    """A view for each experiment and group of records that may share a table and that has some of its runs."""
-    found: list[View] = []
-    for view in _newest(views):
+    """A view for each experiment, data set and budget: its runs in the group that has most of them, of equals the newest."""
+    best: dict[tuple[str, str], View] = {}
+    for view in _unmixed(views):
         for name, files in experiments.items():
             records = [record for record in view.group.records if record.file_name in files]
-            if records:
-                found.append(view.part(records, stem=f"{view.group.stem}-{name}", experiment=name))
-    return found
+            key = (plain_stem(view.group.any_record), name)
+            if len(records) > (len(best[key].group.records) if key in best else 0):
+                best[key] = view.part(records, stem=f"{view.group.stem}-{name}", experiment=name)
+    return list(best.values())
 
 
 def plain_views(views: Sequence[View], experiments: Mapping[str, frozenset[str]]) -> list[View]:
@@ -58,8 +59,8 @@ def plain_views(views: Sequence[View], experiments: Mapping[str, frozenset[str]]
     What stays was run by hand, or has the backbone, the schemes (common and native) and the budget of most tokenizers.
     """
     listed = frozenset[str]().union(*experiments.values())
-    newest = _newest(views)
-    return [_plain(view, listed) if view in newest else view for view in views]
+    unmixed = _unmixed(views)
+    return [_plain(view, listed) if view in unmixed else view for view in views]
 
 
 def _plain(view: View, listed: frozenset[str]) -> View:
@@ -78,6 +79,5 @@ def _generates(records: Iterable[RunRecord]) -> bool:
     return any(record.stage == "all" for record in records)
 
 
-def _newest(views: Sequence[View]) -> list[View]:
-    """Of each data set and budget the group that holds its newest record, unmixed."""
-    return [view for view in views if view.group.records and view.group.stem == plain_stem(view.group.any_record)]
+def _unmixed(views: Sequence[View]) -> list[View]:
+    return [view for view in views if view.group.records and not view.group.warnings]

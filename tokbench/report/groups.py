@@ -65,7 +65,11 @@ def surroundings(record: RunRecord) -> str:
 
 def newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
     """The records by time of creation, the last one first."""
-    return sorted(records, key=lambda record: (_moment(record), record.file_name), reverse=True)
+    return sorted(records, key=_age, reverse=True)
+
+
+def _age(record: RunRecord) -> tuple[datetime, str]:
+    return _moment(record), record.file_name
 
 
 def _moment(record: RunRecord) -> datetime:
@@ -114,15 +118,18 @@ class _Part:
 
 
 def _partition(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
-    """Sets of comparable records, the set of the newest record first."""
+    """Sets of comparable records, both newest first. A run that generates nothing goes where its judges are, if it can."""
     parts: list[_Part] = []
-    for record in newest_first(records):
-        home = next((part for part in parts if part.comparable(record)), None)
+    for record in sorted(newest_first(records), key=lambda record: not _of_generated(record)):
+        homes = [part for part in parts if part.comparable(record)]
+        same = (part for part in homes if judges(record) == judges(part.records[0]))
+        home = next(same, homes[0] if homes else None)
         if home is None:
             parts.append(_Part(record))
         else:
             home.add(record)
-    return [of_one_judge(part.records) for part in parts]
+    found = [newest_first(part.records) for part in parts]
+    return [of_one_judge(part) for part in sorted(found, key=lambda part: _age(part[0]), reverse=True)]
 
 
 def _digest(records: Sequence[RunRecord]) -> str:
