@@ -60,12 +60,13 @@ def _experiments(views: Sequence[View], folder: str) -> list[str]:
     lines = [
         [
             f"[{view.group.experiment}]({folder}/{view.group.stem}.md)",
+            plain_stem(view.group.any_record),
             questions().get(view.group.experiment or "", ""),
             _seeds(view),
         ]
         for view in views
     ]
-    return [*markdown_table(["experiment", "asks", "taken"], lines, words=True), ""] if lines else []
+    return [*markdown_table(["experiment", "data and budget", "asks", "taken"], lines, words=True), ""] if lines else []
 
 
 def _newest(views: Sequence[View]) -> list[View]:
