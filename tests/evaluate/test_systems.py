@@ -64,6 +64,8 @@ def test_every_way_is_a_measure_and_makes_as_many_passes_as_it_says(monkeypatch)
     assert ways(made("masked"), most=250) == [("rounds", n) for n in (1, 2, 4, 8, 16)]
     scheme, passes = made(), []
     assert len(ways(scheme, most=250)) == 4 * 8
+    assert max(count for _, count in ways(scheme, most=100)) == 100
+    assert ways(made("masked"), most=4) == [("rounds", n) for n in (1, 2, 4)]
     extend = scheme.backbone.extend
     monkeypatch.setattr(scheme.backbone, "extend", lambda *a, **o: passes.append(1) or extend(*a, **o))
     for way, count in ways(scheme, most=4):

@@ -76,13 +76,12 @@ def _latencies(block: str, scheme: Scheme, chosen: list[tuple[str, int]], device
 
 
 def ways(scheme: Scheme, *, most: int) -> list[tuple[str, int]]:
-    """Samplers with numbers of evaluations that they can make, or numbers of rounds."""
+    """Samplers with numbers of evaluations that they can make, or numbers of rounds, up to `most`."""
     if isinstance(scheme, Masked):
-        return [("rounds", count) for count in ROUNDS if count <= scheme.space.num_tokens]
+        return [("rounds", count) for count in ROUNDS if count <= min(most, scheme.space.num_tokens)]
     if isinstance(scheme, Denoise):
-        return [
-            (sampler, n) for sampler in SAMPLERS for n in EVALUATIONS if evaluations(sampler, _steps(sampler, n)) <= n
-        ]
+        counts = [n for n in EVALUATIONS if n <= most]
+        return [(name, n) for name in SAMPLERS for n in counts if evaluations(name, _steps(name, n)) <= n]
     return []
 
 
