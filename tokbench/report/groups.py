@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from tokbench.records import RunRecord
-from tokbench.report.judges import judges, of_one_judge
+from tokbench.report.judges import judges, of_one_judge, required
 
 TOKENIZER = ("name", "quantizer", "tokenizer", "loss", "tuning", "choices")  # of a configuration: what is compared
 STAGES = ("tokenizer", "bits", "all")  # each measures what the one before it does, and more
@@ -77,11 +77,6 @@ def _moment(record: RunRecord) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _of_generated(record: RunRecord) -> dict[str, object]:
-    """The judges of a run that generates; other runs may have had other judges, whose few measures are then left out."""
-    return judges(record) if record.stage == STAGES[-1] else {}
-
-
 def _identity(record: RunRecord) -> tuple[str, int, str]:
     return record.name, record.seed, settings(record)
 
@@ -91,7 +86,8 @@ class _Part:
 
     def __init__(self, record: RunRecord) -> None:
         self.records: list[RunRecord] = []
-        self.images, self.judges = record.data.fingerprints, dict[str, object]()
+        self.images = record.data.fingerprints
+        self.judges: dict[str, object] = {}
         self.versions: dict[str, int] = {}
         self.protocols: dict[str, str] = {}
         self.runs: set[tuple[str, int, str]] = set()
@@ -99,20 +95,20 @@ class _Part:
 
     def add(self, record: RunRecord) -> None:
         self.records.append(record)
-        self.judges = self.judges or _of_generated(record)
+        self.judges |= required(record)
         self.versions |= record.versions
         self.protocols |= {key: measure.protocol for key, measure in record.metrics.items()}
         self.runs.add(_identity(record))
 
     def comparable(self, record: RunRecord) -> bool:
-        """False where the images, the judges of what is generated, or the version of a room or measure they share differ, or the
-        same run is here.
+        """False where the images, a judge that all must share, or the version of a shared room or measure differ, or the same run
+        is here.
         """
         return (
             record.data.fingerprints == self.images
             and all(self.versions.get(room, version) == version for room, version in record.versions.items())
             and all(self.protocols.get(key, m.protocol) == m.protocol for key, m in record.metrics.items())
-            and (not self.judges or _of_generated(record) in ({}, self.judges))
+            and all(self.judges.get(name, known) == known for name, known in required(record).items())
             and _identity(record) not in self.runs
         )
 
@@ -120,7 +116,7 @@ class _Part:
 def _partition(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
     """Sets of comparable records, both newest first. A run that generates nothing goes where its judges are, if it can."""
     parts: list[_Part] = []
-    for record in sorted(newest_first(records), key=lambda record: not _of_generated(record)):
+    for record in sorted(newest_first(records), key=lambda record: record.stage != STAGES[-1]):
         homes = [part for part in parts if part.comparable(record)]
         same = (part for part in homes if judges(record) == judges(part.records[0]))
         home = next(same, homes[0] if homes else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from tokbench.metrics.standard import FEATURES
 from tokbench.records import Measure, RunRecord, parse_key
 
 ANOTHER = "another judge"
-JUDGES = {**FEATURES, "caption_shown": "checker", "attributes_shown": "checker"}
+_OF_DISTANCES = frozenset(FEATURES.values())  # a reader's and a checker's answers also stand image by image
 _END = "_weights_sha256"
 
 
@@ -20,32 +20,36 @@ def judges(record: RunRecord) -> dict[str, object]:
     return {key.removesuffix(_END).removeprefix("fd_"): value for key, value in named if key.endswith(_END)}
 
 
-def judge_of(key: str) -> str | None:
-    """The name of the judge that a record's measure is of; None where none is."""
-    parts = parse_key(key)
-    return "reader" if parts.group == "legibility" else JUDGES.get(parts.short)
+def required(record: RunRecord) -> dict[str, object]:
+    """Those of its judges that a run must share with all runs of its table.
+
+    All judges of a run that generates; of another one not those whose few distances `of_one_judge` can leave out.
+    """
+    generates = record.stage == "all"
+    return {name: known for name, known in judges(record).items() if generates or name not in _OF_DISTANCES}
 
 
 def of_one_judge(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The records; where their judges differ, measures of another than most of them have, of equally many the newest, are NA.
+    """The records; distances by another judge than most of them have, of equally many the newest, are NA.
 
     The newest comes first.
     """
-    most: dict[str, object] = {}
-    for name in dict.fromkeys(name for record in records for name in judges(record)):
-        most[name] = Counter(found[name] for record in records if name in (found := judges(record))).most_common(1)[0][
-            0
-        ]
+    counts: dict[str, Counter[object]] = defaultdict(Counter)
+    for record in records:
+        for name, known in judges(record).items():
+            counts[name][known] += 1
+    most = {name: known.most_common(1)[0][0] for name, known in counts.items()}
     return [
         _without(record, {name for name, known in judges(record).items() if known != most[name]}) for record in records
     ]
 
 
 def _without(record: RunRecord, others: set[str]) -> RunRecord:
-    """The record with the measures of these judges missing."""
+    """The record with the distances by these judges missing."""
     if not others:
         return record
-    lost = {key: _lost(m) for key, m in record.metrics.items() if m.value is not None and judge_of(key) in others}
+    found = record.metrics.items()
+    lost = {key: _lost(m) for key, m in found if m.value is not None and FEATURES.get(parse_key(key).short) in others}
     return record.model_copy(update={"metrics": {**record.metrics, **lost}})
 
 
