@@ -42,7 +42,8 @@ def table(view: View, layout: Layout) -> list[str]:
     kept = {column: texts for column, texts in cells.items() if set(texts) != {EMPTY}}
     labels = ["tokenizer", *(row.label for row in rows), *(BASELINE_LABELS[name] for name in baselines)]
     lines = markdown_table(*_transposed([labels, *([column.heading(view), *texts] for column, texts in kept.items())]))
-    left_out = [row.label for row in view.rows if row not in rows]
+    there = {row.label for row in rows}
+    left_out = [row.label for row in view.rows if row.label not in there]
     notes = [
         *layout.notes,
         *([FLOOR] if any(column.cell is floor for column in kept) else []),
