@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from tokbench import checkpoints
 from tokbench.checkpoints import Checkpoint
 from tokbench.quantizers.vq import VectorQuantizer
-from tokbench.train import Diverged, Training, fit
+from tokbench.train import Training, fit
+from tokbench.training_module import Diverged
 
 STEPS = 30
 

@@ -33,6 +33,8 @@ ORDER = (
         "timing",
         "roofline",
         "checkpoints",
+        "training_module",
+        "training_callbacks",
         "train",
         "processes",
         "memory",
@@ -61,7 +63,7 @@ ORDER = (
     *("advise", "ocr", "list", "compare"),
 )
 ONLY_IN = {
-    "lightning": {"train"},
+    "lightning": {"train", "training_callbacks", "training_module"},
     "pandas": {"report"},
     "matplotlib": {"report"},
     "hydra": {"build", "run"},

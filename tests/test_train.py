@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from tokbench.quantizers.latents import NotFinite
-from tokbench.train import Diverged, Training, fit
+from tokbench.train import Training, fit
+from tokbench.training_module import Diverged
 
 OPTIONS = {"steps": 40, "lr": 0.05, "weight_decay": 0.0, "clip": 1.0, "seed": 0}
 

@@ -11,7 +11,7 @@ from tokbench.evaluate.tokens import encode_split, token_space
 from tokbench.evaluate.training import training_measures
 from tokbench.memory import out_of_memory
 from tokbench.processes import as_here
-from tokbench.train import Diverged
+from tokbench.training_module import Diverged
 
 
 class Cut(BaseException):
@@ -113,7 +113,7 @@ def test_devices_that_cannot_be_are_refused(words: list[str], message: str, tmp_
 
 def test_errors_of_other_processes_are_told_apart() -> None:
     error = as_here(
-        "\n\n-- Process 0 terminated with the following error:\ntokbench.train.Diverged: term 'x' at step 3\n"
+        "\n\n-- Process 0 terminated with the following error:\ntokbench.training_module.Diverged: term 'x' at step 3\n"
     )
     assert isinstance(error, Diverged)
     assert str(error) == "term 'x' at step 3"

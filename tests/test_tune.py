@@ -6,7 +6,8 @@ import pytest
 
 from tokbench import build, tune
 from tokbench.job import prepare
-from tokbench.train import Diverged, Training
+from tokbench.train import Training
+from tokbench.training_module import Diverged
 from tokbench.tune import method_weight, scaled
 
 WEIGHTS = build.compose(["tuning=equal"])["tuning"]["weights"]

@@ -11,7 +11,7 @@ import torch
 from torch import distributed, multiprocessing
 from torch.multiprocessing.spawn import ProcessException
 
-from tokbench.train import Diverged
+from tokbench.training_module import Diverged
 
 
 def in_processes(work: Callable[..., None], *args: Any, count: int) -> None:

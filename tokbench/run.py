@@ -79,7 +79,7 @@ def _alone(ready: Any, label: str, since: float) -> Result:
 def _failed(ready: Any, label: str, error: Exception) -> Result:
     from tokbench.execute import write_failure
     from tokbench.places import unwritable
-    from tokbench.train import Diverged
+    from tokbench.training_module import Diverged
 
     text = f"{type(error).__name__}: {error}"
     if unwritable(error):

@@ -13,7 +13,7 @@ from typing import Any
 
 from tokbench.job import Job, Values
 from tokbench.stages import trained_tokenizer
-from tokbench.train import Diverged
+from tokbench.training_module import Diverged
 
 VERSION = 1
 
