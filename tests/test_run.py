@@ -17,6 +17,7 @@ from tokbench.interfaces import TokenSpace
 from tokbench.records import Measure, RunRecord, read_arrays, read_records
 from tokbench.report.groups import settings
 from tokbench.run import BAD_INPUT, FAILED, OK, STOPPED, main
+from tokbench.sweeps import Result
 
 
 def arguments(folder: Path, *words: str) -> list[str]:
@@ -204,6 +205,13 @@ def test_a_failure_does_not_stop_a_sweep_which_ends_with_a_list(monkeypatch, cap
     assert "[sweep] 2 of 2 runs done, 1 failed\n" in seen.out
     assert [record.status for record in read_records(tmp_path / "runs")] == ["ok"]
     assert "| fsq" in seen.out
+
+
+def test_a_sweep_that_is_killed_has_listed_the_runs_of_its_experiment(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tokbench.run.run", lambda config, **_: Result(OK, record=f"fsq-s{config['seed']}.json"))
+    monkeypatch.setattr("tokbench.run._close", lambda outcomes: STOPPED)  # never came to its end
+    assert start(monkeypatch, *arguments(tmp_path, "-m", "experiment=mine", "seed=0,1")) == STOPPED
+    assert json.loads((tmp_path / "sweeps" / "mine.json").read_text()) == ["fsq-s0.json", "fsq-s1.json"]
 
 
 def test_a_full_disk_leaves_no_half_record_and_the_next_start_goes_on(monkeypatch, capsys, tmp_path: Path) -> None:

@@ -141,8 +141,13 @@ def _each(config: DictConfig, ledger: Ledger, since: float, words: Sequence[str]
     overrides = list(settings.overrides.task)
     values = build.plain(config, settings.runtime.choices, overrides)
     found = run(values, since=since, wait=not sweep)
-    ledger.add(Outcome(**vars(found), overrides=" ".join(overrides), sweep=sweep, config=values))
+    outcome = Outcome(**vars(found), overrides=" ".join(overrides), sweep=sweep, config=values)
+    ledger.add(outcome)
     if sweep:
+        try:
+            _remember(Path(values["results_dir"]), [outcome])  # now: a sweep may be killed
+        except OSError as error:
+            _say("warning", f"the list of the experiment's runs is not written: {error}", OK)
         total = _grid_size(settings.sweeper.params, words)
         print(f"[sweep] {progress(ledger.read(), total=total, at_once=at_once)}", flush=True)
 
