@@ -1,15 +1,15 @@
-"""The fast step is the plain one, bit for bit."""
+"""The fast step is the plain one, bit for bit; of one or two rows, whose matrices it reads by columns, to rounding."""
 
 import pytest
 import torch
 from torch import nn
 
-from tokbench.backbone.decoding import Decoder
+from tokbench.backbone.decoding import FEW_ROWS, Decoder
 from tokbench.backbone.sequence import encode_text, prompt
 from tokbench.backbone.transformer import Backbone
 
 
-@pytest.mark.parametrize("captions", [["abcd", "xy", ""], ["abc", "xyz"]], ids=["ragged", "equal"])
+@pytest.mark.parametrize("captions", [["abcd", "xy", ""], ["abc", "xyz", "uvw"], ["abc", "x"], ["abc"]])
 @pytest.mark.parametrize("options", [{}, {"qk_norm": False}, {"long_skips": True}, {"positions": "learned"}], ids=str)
 def test_a_decoders_states_are_those_of_extend(captions, options):
     torch.manual_seed(0)
@@ -17,6 +17,7 @@ def test_a_decoders_states_are_those_of_extend(captions, options):
     backbone = Backbone(dim=3, width=48, depth=3, heads=2, grid=(3, 4), **given).eval()
     for parameter in backbone.parameters():
         nn.init.normal_(parameter, std=0.3)
+    close = {"rtol": 0, "atol": 0} if len(captions) > FEW_ROWS else {"rtol": 1e-4, "atol": 1e-5}
     latents = torch.randn(len(captions), 12, 3)
     tokens, starts = prompt(*encode_text(captions))
     with torch.no_grad():
@@ -26,10 +27,11 @@ def test_a_decoders_states_are_those_of_extend(captions, options):
         for k in range(12):
             here = tuple(part[:, :, k : k + 1] for part in turn)
             x = backbone.embed_image(latents[:, k : k + 1], first=k)
-            assert torch.equal(decoder.step(x[:, 0], k), backbone.extend(plain, x, here)[:, 0]), k
+            torch.testing.assert_close(decoder.step(x[:, 0], k), backbone.extend(plain, x, here)[:, 0], **close)
     assert fast.filled == plain.filled
     for one, two in zip(plain.layers, fast.layers, strict=True):
-        assert all(torch.equal(a[:, :, : plain.filled], b[:, :, : plain.filled]) for a, b in zip(one, two, strict=True))
+        for a, b in zip(one, two, strict=True):
+            torch.testing.assert_close(a[:, :, : plain.filled], b[:, :, : plain.filled], **close)
 
 
 def test_a_decoder_reads_under_autocast():
