@@ -20,8 +20,8 @@ sweep: .venv/done ## run a comparison (EXPERIMENT=default), print its table and 
 run: .venv/done ## one run, for example make run ARGS="quantizer=vq_tuned"
 	$(BIN)/python -m tokbench.run $(ARGS)
 
-test: .venv/done ## the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/done ## the whole test suite, two processes of one thread
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: .venv/done ## ruff and mypy
 	$(BIN)/ruff check .
