@@ -1,7 +1,7 @@
 """One token a row at a time after a prompt: what `Backbone.extend` computes for it, with little between the matrix products.
 
 Weights and tables are looked up once and modules are not called: a step of a small network on a CPU otherwise spends as long in
-Python as in arithmetic. The states are bit for bit those of `extend`; of one or two rows on a CPU, to rounding.
+Python as in arithmetic. The states are bit for bit those of `extend`; of a single row on a CPU, to rounding.
 B rows, E width, H heads, d = E / H.
 """
 
@@ -17,8 +17,6 @@ from tokbench.backbone.attention import Block, Cache
 from tokbench.backbone.positions import Rotation
 from tokbench.backbone.transformer import Backbone
 
-FEW_ROWS = 2  # up to so many a CPU reads a matrix by columns in two thirds of the time that it takes by rows
-
 
 class Decoder:
     """Reads on from a cache that holds the prompts; to be made anew when weights change."""
@@ -29,7 +27,7 @@ class Decoder:
         self.skips = [skip.weight for skip in backbone.skips if isinstance(skip, nn.Linear)]
         self.weights = [_weights(block) for block in backbone.blocks]
         cos, sin = turn
-        if len(cache.layers[0][0]) <= FEW_ROWS and cos.device.type == "cpu":
+        if len(cache.layers[0][0]) == 1 and cos.device.type == "cpu":  # which reads them so in two thirds of the time
             self.skips = [_by_columns(weight) for weight in self.skips]
             self.weights = [_Weights(*map(_by_columns, weights)) for weights in self.weights]
         self.turns = list(zip(_by_place(cos, cos), _by_place(-sin, sin), strict=True))

@@ -125,7 +125,7 @@ def _rarefaction_panel(axes: Axes, view: View, size: Size, known: Mapping[str, M
         seen, [usage_cap(n, codes) for n in seen], color="black", linewidth=1, linestyle=(0, (4, 3)), label="even use"
     )
     axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(NullLocator())  # half the time of a report of thousands of runs
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     _write(axes, size.title, "tokens seen", "usage")
 
