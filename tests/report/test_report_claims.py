@@ -15,7 +15,7 @@ from tokbench.metrics.statistics import Difference
 from tokbench.records import RunRecord, read_records
 from tokbench.report.build import build_report
 from tokbench.report.catalogue import CATALOGUE
-from tokbench.report.claims import load_claims, render_claims, verdict
+from tokbench.report.claims import RULE, load_claims, render_claims, span, verdict
 from tokbench.report.groups import group_records
 from tokbench.report.rules import DEFAULTS, Finding, agrees, at_most, difference, expand, find_rows, signs
 from tokbench.report.view import View, read_views
@@ -45,9 +45,9 @@ def rendered(folder: Path, quality: dict[int, float], *, seeds: int = 3) -> str:
         ([NO, NO], "contradicted"),
         ([NO, OPEN], "contradicted"),
         ([YES, NO], "mixed"),
-        ([YES, OPEN], "undecided"),
-        ([YES, None], "undecided"),
-        ([OPEN, OPEN], "undecided"),
+        ([YES, OPEN], "cannot decide"),
+        ([YES, None], "cannot decide"),
+        ([OPEN, OPEN], "cannot decide"),
     ],
 )
 def test_the_verdict_is_a_rule_on_the_comparisons(findings: list[Finding | None], word: str) -> None:
@@ -60,7 +60,7 @@ def test_the_verdict_is_a_rule_on_the_comparisons(findings: list[Finding | None]
         ({240: 23.9, 1000: 24.0, 4375: 22.0, 15360: 21.0}, "supported"),
         ({240: 20.9, 1000: 21.0, 4375: 23.0, 15360: 24.0}, "contradicted"),
         ({240: 22.9, 1000: 23.0, 4375: 22.0, 15360: 24.0}, "mixed"),
-        ({1000: 23.0, 4375: 22.0}, "undecided"),
+        ({1000: 23.0, 4375: 22.0}, "cannot decide"),
     ],
 )
 def test_a_collapsing_codebook_supports_the_claim_of_collapse(
@@ -165,7 +165,7 @@ def test_one_seed_shows_its_effect_and_leaves_the_claim_open(tmp_path: Path) -> 
 
 def test_too_few_seeds_decide_nothing(tmp_path: Path) -> None:
     page = rendered(tmp_path, {1000: 24.0, 4375: 22.0, 15360: 21.0}, seeds=2)
-    assert "undecided" in next(line for line in page.splitlines() if line.startswith("| C9 "))
+    assert "cannot decide" in next(line for line in page.splitlines() if line.startswith("| C9 "))
 
 
 def test_a_group_without_the_rows_says_nothing(tmp_path: Path) -> None:
@@ -192,6 +192,41 @@ def test_the_page_of_claims_has_all_forty_and_says_what_was_not_run(tmp_path: Pa
     assert "**supported** (4 of 4 comparisons agree)" in collapse
     assert any(line.startswith("| C6 ") and "not run: `make sweep EXPERIMENT=fsq_levels`" in line for line in lines)
     assert any(line.startswith("| C20 ") and "not run at this scale; needs" in line for line in lines)
+
+
+def finding(effect: str, interval: str = "", amount: float | None = None) -> Finding:
+    return Finding("", "", effect, interval, "dB", 3, None, amount=amount)
+
+
+@pytest.mark.parametrize(
+    ("findings", "text"),
+    [
+        ([finding("+0.25", "+0.1 to +0.4", 0.25)], "+0.25 (+0.1 to +0.4) dB"),
+        ([finding("+0.25", "NA (1 seed)", 0.25), None], "+0.25 (NA, 1 seed) dB"),
+        ([finding("+9", "", 9.0), finding("-0.5", "", -0.5), finding("+10", "", 10.0)], "-0.5 to +10 dB"),
+        ([finding("none"), finding("+9", "", 9.0), finding("+9", "", 9.0)], "+9 to +9 dB"),
+        ([finding("none", "none"), finding("none", "none")], "none"),
+    ],
+)
+def test_the_summary_tells_the_effect_with_its_interval_or_its_range(findings: list[Finding | None], text: str) -> None:
+    assert span(findings) == text
+
+
+def test_the_page_of_claims_tells_each_effect(tmp_path: Path) -> None:
+    for codes, psnr_db in {240: 23.9, 1000: 24.0, 4375: 22.0, 15360: 21.0}.items():
+        for seed in range(3):
+            made = swept("vq", codes, seed)
+            file(made, tmp_path, kept=shifted(made, psnr_db))
+    build_report(tmp_path)
+    head, *lines = (line for line in (tmp_path / "claims.md").read_text().splitlines() if line.startswith("| "))
+    assert [cell.strip() for cell in head.split("|")][5:7] == ["verdict", "effect (95 % interval), or least to most"]
+    (collapse,) = [line for line in lines if line.startswith("| C9 ")]
+    assert [cell.strip() for cell in collapse.split("|")][6] == "-3 to -1.9 dB"
+
+
+def test_the_legend_names_every_verdict() -> None:
+    assert all(f"{word}:" in RULE for word in ("Supported", "Contradicted", "Mixed", "Cannot decide"))
+    assert "mixed is decided" in RULE
 
 
 def test_a_measure_at_most_so_high_holds_in_every_seed_or_not_at_all(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ Outcome = Callable[[int, int], float]  # sign and seed to effects that count
 OUTCOMES: dict[str, Outcome] = {
     "supported": lambda sign, seed: BIG * sign,
     "contradicted": lambda sign, seed: -BIG * sign if sign else BIG,
-    "undecided": lambda sign, seed: BIG * (seed - 1),
+    "cannot decide": lambda sign, seed: BIG * (seed - 1),
 }
 
 
@@ -74,7 +74,7 @@ def test_every_side_is_one_row_or_of_sizes_those_of_the_experiment_alone(claim: 
 
 @pytest.mark.parametrize("word", OUTCOMES)
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
-def test_records_make_a_claim_supported_contradicted_or_undecided(claim: Claim, word: str) -> None:
+def test_records_make_a_claim_supported_contradicted_or_leave_it_open(claim: Claim, word: str) -> None:
     stem = stem_of(claim)
     values = VALUES[claim.verdict["rule"]](claim, stem, OUTCOMES[word])
     runs = [run for run in all_runs()[stem] if keyed(run[1]) in values]
@@ -82,7 +82,7 @@ def test_records_make_a_claim_supported_contradicted_or_undecided(claim: Claim, 
     findings = findings_of(claim, view)
     assert verdict(findings) == word, findings
     few = findings_of(claim, view_of(runs, lambda config, seed: values[keyed(config)](seed), seeds=2))
-    assert verdict(few) == "undecided", "two seeds decide nothing"
+    assert verdict(few) == "cannot decide", "two seeds decide nothing"
 
 
 Made = dict[str, Callable[[int], dict[str, float]]]  # digest of a configuration, to measures of a seed
@@ -118,7 +118,7 @@ def _gap(claim: Claim, sign: int, outcome: Outcome) -> Callable[[int], float]:
 
 def levels(claim: Claim, stem: str, outcome: Outcome) -> Made:
     """At the level, or off it in every seed or in some."""
-    off = {"supported": (0, 0, 0), "contradicted": (1, 1, 1), "undecided": (0, 1, 0)}[_word(outcome)]
+    off = {"supported": (0, 0, 0), "contradicted": (1, 1, 1), "cannot decide": (0, 1, 0)}[_word(outcome)]
     sides = [_key(stem, side) for side in sides_of(claim)]
     return {
         k: lambda seed: {claim.measure: claim.verdict["level"] + off[seed] * 2 * claim.minimum_effect} for k in sides
@@ -128,14 +128,14 @@ def levels(claim: Claim, stem: str, outcome: Outcome) -> Made:
 def at_most(claim: Claim, stem: str, outcome: Outcome) -> Made:
     """Half of the most allowed, or twice the level."""
     most = claim.verdict["level"] - claim.minimum_effect
-    value = {"supported": (0.5, 0.5, 0.5), "contradicted": (2, 2, 2), "undecided": (0.5, 2, 0.5)}[_word(outcome)]
+    value = {"supported": (0.5, 0.5, 0.5), "contradicted": (2, 2, 2), "cannot decide": (0.5, 2, 0.5)}[_word(outcome)]
     sides = [_key(stem, side) for side in sides_of(claim)]
     return {k: lambda seed: {claim.measure: value[seed] * most} for k in sides}
 
 
 def collapse(claim: Claim, stem: str, outcome: Outcome) -> Made:
     """One row with less than it needs, one with enough that must not count."""
-    value = {"supported": (0.1, 0.1, 0.1), "contradicted": (1, 1, 1), "undecided": (0.1, 1, 0.1)}[_word(outcome)]
+    value = {"supported": (0.1, 0.1, 0.1), "contradicted": (1, 1, 1), "cannot decide": (0.1, 1, 0.1)}[_word(outcome)]
     has, needs = claim.verdict["has"], claim.verdict["needs"]
     poor, rich = (keyed(config) for _, config in all_runs()[stem][:2])
     return {
@@ -146,7 +146,7 @@ def collapse(claim: Claim, stem: str, outcome: Outcome) -> Made:
 
 def enough(claim: Claim, stem: str, outcome: Outcome) -> Made:
     """So many percent above what many steps reach."""
-    more = {"supported": (0, 0, 0), "contradicted": (50, 50, 50), "undecided": (-30, 0, 50)}[_word(outcome)]
+    more = {"supported": (0, 0, 0), "contradicted": (50, 50, 50), "cannot decide": (-30, 0, 50)}[_word(outcome)]
     found: dict[str, dict[str, str]] = {}
     for row in claim.verdict["rows"]:
         found.setdefault(_key(stem, row["row"]), {})[row["few"]] = row["label"]
@@ -169,7 +169,7 @@ def parity(claim: Claim, stem: str, outcome: Outcome) -> Made:
             key = "/".join((block, *claim.measure.split("/")[1:]))
             for place, (_, config) in enumerate(matching(stem, pair[way])):
                 values = _trained(
-                    made.get(keyed(config)), block, key, 10.0 ** (12 + place), scale, noise=word == "undecided"
+                    made.get(keyed(config)), block, key, 10.0 ** (12 + place), scale, noise=word == "cannot decide"
                 )
                 made[keyed(config)] = values
     return made

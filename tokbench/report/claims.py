@@ -105,7 +105,20 @@ def verdict(findings: Sequence[Finding | None]) -> str:
         return "supported"
     if True in votes and False in votes:
         return "mixed"
-    return "contradicted" if False in votes and True not in votes else "undecided"
+    return "contradicted" if False in votes and True not in votes else "cannot decide"
+
+
+def span(findings: Sequence[Finding | None]) -> str:
+    """The effect with its interval of a single comparison, of several the least and the most; with the unit."""
+    found = [finding for finding in findings if finding]
+    amounts = [finding for finding in found if finding.amount is not None]
+    if not amounts:
+        return "none"
+    if len(found) == 1:
+        interval = found[0].interval.replace(" (", ", ").rstrip(")")
+        return f"{found[0].effect} ({interval}) {found[0].unit}".rstrip()
+    least, most = (end(amounts, key=lambda finding: finding.amount or 0.0) for end in (min, max))
+    return f"{least.effect} to {most.effect} {least.unit}".rstrip()
 
 
 def render_claims(view: View) -> list[str]:
@@ -140,9 +153,10 @@ def comparisons(claim: Claim, findings: Sequence[Finding | None]) -> list[str]:
 
 
 RULE = (
-    "Supported: every comparison agrees. Contradicted: none agrees, and one disagrees. Mixed: some agree, some disagree."
+    "Supported: every comparison agrees. Contradicted: none agrees, and one disagrees. Mixed: some agree, some disagree;"
+    " mixed is decided, with an answer for each comparison that has one."
     " A comparison agrees where its interval lies on the expected side of 0 and the effect is as large as what counts; it"
     " disagrees where the interval holds no such effect. No change is expected: the interval lies within what counts."
-    f" Undecided: otherwise, such as intervals that hold both, rows that are missing, or fewer than {MIN_SEEDS} seeds."
+    f" Cannot decide: otherwise, such as intervals that hold both, rows that are missing, or fewer than {MIN_SEEDS} seeds."
     " All of it at this scale only: small networks, short training, small images."
 )

@@ -52,6 +52,7 @@ def _one(view: View, measure: str, minimum_effect: float, pair: Mapping[str, Any
         interval=told[1],
         unit="ratio",
         seeds=seeds,
+        amount=None if found is None else found.ratio,
         agrees=None if found is None or seeds < MIN_SEEDS else _agrees(found, pair["expected"], minimum_effect),
     )
 

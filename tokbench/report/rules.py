@@ -45,10 +45,11 @@ class Finding:
     seeds: int
     agrees: bool | None
     shown: Mapping[str, str] = field(default_factory=dict)
+    amount: float | None = None  # of the effect; None where it cannot be told
 
     @property
     def word(self) -> str:
-        return {True: "yes", False: "no", None: "undecided"}[self.agrees]
+        return {True: "yes", False: "no", None: "cannot decide"}[self.agrees]
 
 
 def find_row(view: View, side: str | Mapping[str, Any]) -> Row | None:
@@ -122,6 +123,7 @@ def _sign(
         seeds=seeds,
         agrees=agrees(gap, pair["expected"], minimum_effect) if seeds >= MIN_SEEDS else None,
         shown={key.rpartition("/")[2].replace("_", " "): _both(first, second, key) for key in show},
+        amount=gap.mean,
     )
 
 
@@ -232,6 +234,7 @@ def _enough(view: View, measure: str, most: float, side: Mapping[str, Any]) -> F
         unit="%",
         seeds=len(values),
         agrees=agreed if len(values) >= MIN_SEEDS else None,
+        amount=gap.mean,
     )
 
 
@@ -248,6 +251,7 @@ def _level(row: Row, measure: str, level: float, expected: str, holds: Callable[
         unit="",
         seeds=len(values),
         agrees=votes.pop() if len(values) >= MIN_SEEDS and len(votes) == 1 else None,
+        amount=float(np.mean(values)) - level,
     )
 
 

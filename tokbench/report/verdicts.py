@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokbench.records import write_whole
 from tokbench.report.catalogue import CATALOGUE
-from tokbench.report.claims import RULE, Claim, comparisons, findings_of, load_claims, number_of, verdict
+from tokbench.report.claims import RULE, Claim, comparisons, findings_of, load_claims, number_of, span, verdict
 from tokbench.report.formatting import markdown_table
 from tokbench.report.rules import Finding
 from tokbench.report.view import View
@@ -23,6 +23,7 @@ The published claims that the suite was built around, each with the verdict of a
 (`experiments/*.yaml`, under `about`) together with the smallest effect that counts.
 """
 NOT_RUN = "not run"
+EFFECT = "effect (95 % interval), or least to most"
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,12 @@ def summary(verdicts: Sequence[Verdict]) -> list[str]:
         for found in by_number[number]:
             agreed = sum(finding is not None and finding.agrees is True for finding in found.findings)
             word = f"**{found.word}** ({agreed} of {len(found.findings)} comparisons agree)"
-            lines.append([found.claim.name, found.claim.hypothesis, found.claim.source, found.group, word])
+            lines.append(
+                [found.claim.name, found.claim.hypothesis, found.claim.source, found.group, word, span(found.findings)]
+            )
         if not by_number[number]:
-            lines.append([name, entry.text, entry.source, "", _missing(entry.needs, planned.get(number))])
-    return markdown_table(["claim", "says", "source", "records", "verdict"], lines, words=True)
+            lines.append([name, entry.text, entry.source, "", _missing(entry.needs, planned.get(number)), ""])
+    return markdown_table(["claim", "says", "source", "records", "verdict", EFFECT], lines, words=True)
 
 
 def _missing(needs: str, planned: Claim | None) -> str:
