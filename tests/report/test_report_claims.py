@@ -17,7 +17,8 @@ from tokbench.report.build import build_report
 from tokbench.report.catalogue import CATALOGUE
 from tokbench.report.claims import RULE, load_claims, render_claims, span, verdict
 from tokbench.report.groups import group_records
-from tokbench.report.rules import DEFAULTS, Finding, agrees, at_most, difference, expand, find_rows, signs
+from tokbench.report.levels import at_most
+from tokbench.report.rules import DEFAULTS, Finding, agrees, difference, expand, find_rows, signs
 from tokbench.report.view import View, read_views
 
 YES, NO, OPEN = (Finding("", "", "", "", "", 3, vote) for vote in (True, False, None))

@@ -5,7 +5,7 @@ A verdict is computed from records by a rule of `tokbench.report.rules`; what co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,14 +14,17 @@ from typing import Any
 import yaml
 
 from tokbench.report.formatting import EMPTY, markdown_table
+from tokbench.report.levels import at_most, collapse, enough, levels
 from tokbench.report.parity import parity
-from tokbench.report.ranking import MIN_SEEDS
-from tokbench.report.rules import RULES as COMPARING
-from tokbench.report.rules import Finding
+from tokbench.report.ranking import FLOORS, MIN_SEEDS
+from tokbench.report.rules import Finding, signs
 from tokbench.report.view import View
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
-RULES = {**COMPARING, "parity": parity}
+RULES: Mapping[str, Callable[..., list[Finding | None]]] = {
+    **{"signs": signs, "levels": levels, "at_most": at_most},
+    **{"collapse": collapse, "enough": enough, "parity": parity},
+}
 TOYS = "python -m tokbench.toys"
 ABOUT = {"question", "tier", "minutes"}  # which a file must say, beside its claims and the stages of its seeds
 TIERS = ("cpu", "gpu", "reference")
@@ -158,5 +161,7 @@ RULE = (
     " A comparison agrees where its interval lies on the expected side of 0 and the effect is as large as what counts; it"
     " disagrees where the interval holds no such effect. No change is expected: the interval lies within what counts."
     f" Cannot decide: otherwise, such as intervals that hold both, rows that are missing, or fewer than {MIN_SEEDS} seeds."
+    f" Nothing within {FLOORS} noise floors decides: of a distance between unpaired images, where both sides are so near 0, or"
+    f" where their difference is within {FLOORS} floors and these are more than what counts."
     " All of it at this scale only: small networks, short training, small images."
 )

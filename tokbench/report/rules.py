@@ -1,9 +1,9 @@
-"""The rules by which records decide a claim: each gives what became of its comparisons."""
+"""The rule by which pairs of rows decide a claim, and what all rules share: each gives what became of its comparisons."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from tokbench.metrics.statistics import Difference
+from tokbench.report.floors import within_floors
 from tokbench.report.formatting import EMPTY, number
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rows import Row, flatten, summarize
@@ -46,10 +47,12 @@ class Finding:
     agrees: bool | None
     shown: Mapping[str, str] = field(default_factory=dict)
     amount: float | None = None  # of the effect; None where it cannot be told
+    open: str | None = None  # why the records leave it open, beside seeds and interval
 
     @property
     def word(self) -> str:
-        return {True: "yes", False: "no", None: "cannot decide"}[self.agrees]
+        told = f" ({self.open})" if self.open else ""
+        return {True: "yes", False: "no", None: f"cannot decide{told}"}[self.agrees]
 
 
 def find_row(view: View, side: str | Mapping[str, Any]) -> Row | None:
@@ -114,14 +117,18 @@ def _sign(
     if first is None or second is None or found is None:
         return None
     gap, seeds, unit = found
+    sides = [] if measure in ARRAYS else [(first, measure), (second, measure)]
+    noise = within_floors(sides, gap.mean, minimum_effect) if seeds >= MIN_SEEDS else None
+    decided = seeds >= MIN_SEEDS and noise is None
     return Finding(
         label=pair["label"],
         expected=pair["expected"],
         effect=f"{gap.mean:+.3g}",
-        interval=_ends(gap),
+        interval=ends(gap),
         unit=unit,
         seeds=seeds,
-        agrees=agrees(gap, pair["expected"], minimum_effect) if seeds >= MIN_SEEDS else None,
+        agrees=agrees(gap, pair["expected"], minimum_effect) if decided else None,
+        open=noise,
         shown={key.rpartition("/")[2].replace("_", " "): _both(first, second, key) for key in show},
         amount=gap.mean,
     )
@@ -153,7 +160,8 @@ def interval(gaps: np.ndarray) -> Difference:
     return Difference(float(gaps.mean()), low, high, separable=low > 0 or high < 0)
 
 
-def _ends(gap: Difference) -> str:
+def ends(gap: Difference) -> str:
+    """The interval as text."""
     return "NA (1 seed)" if math.isnan(gap.low) else f"{gap.low:+.3g} to {gap.high:+.3g}"
 
 
@@ -179,91 +187,3 @@ def _both(first: Row, second: Row, key: str) -> str:
 def _mean(row: Row, key: str) -> str:
     summary = summarize(row.records, key)
     return EMPTY if summary is None or summary.mean is None else number(summary.mean, summary.unit)
-
-
-def levels(
-    view: View, measure: str, minimum_effect: float, *, sides: Sequence[str | Mapping[str, Any]], level: float
-) -> list[Finding | None]:
-    """Whether `measure` of each side is at `level` in every seed, to less than what counts."""
-    rows = [find_row(view, side) for side in sides]
-    return [
-        None if row is None else _level(row, measure, level, f"{level:g}", lambda v: abs(v - level) < minimum_effect)
-        for row in rows
-    ]
-
-
-def at_most(
-    view: View, measure: str, minimum_effect: float, *, sides: Sequence[str | Mapping[str, Any]], level: float
-) -> list[Finding | None]:
-    """Whether `measure` of each side stays below `level` by what counts in every seed."""
-    rows = [find_row(view, side) for side in sides]
-    most = level - minimum_effect
-    return [
-        None if row is None else _level(row, measure, level, f"below {level:g}", lambda v: v <= most) for row in rows
-    ]
-
-
-def collapse(view: View, measure: str, minimum_effect: float, *, has: str, needs: str) -> list[Finding | None]:
-    """Whether `measure` has fallen from 1 by what counts in every seed of each row whose `has` is below its `needs`."""
-    pairs = [(row, _value(row, has), _value(row, needs)) for row in view.rows]
-    poor = [row for row, own, least in pairs if own is not None and least is not None and own < least]
-    most = 1 - minimum_effect
-    return [_level(row, measure, 1.0, f"at most {most:g}", lambda v: v <= most) for row in poor] or [None]
-
-
-def enough(
-    view: View, measure: str, minimum_effect: float, *, rows: Sequence[Mapping[str, Any]]
-) -> list[Finding | None]:
-    """Whether the measure `few` of each of the `rows` is at most `minimum_effect` percent above the row's own `measure`."""
-    return [_enough(view, measure, minimum_effect, side) for side in rows]
-
-
-def _enough(view: View, measure: str, most: float, side: Mapping[str, Any]) -> Finding | None:
-    row = find_row(view, side["row"])
-    pairs = [[r.metrics.get(key) for key in (side["few"], measure)] for r in row.records] if row else []
-    values = [(few.value, many.value) for few, many in pairs if few and many and few.value is not None and many.value]
-    if not values:
-        return None
-    gap = interval(np.array([100 * (few - many) / many for few, many in values]))
-    agreed = True if gap.high <= most else False if gap.low > most else None
-    return Finding(
-        label=side["label"],
-        expected=f"at most {most:g} % above",
-        effect=f"{gap.mean:+.3g}",
-        interval=_ends(gap),
-        unit="%",
-        seeds=len(values),
-        agrees=agreed if len(values) >= MIN_SEEDS else None,
-        amount=gap.mean,
-    )
-
-
-def _level(row: Row, measure: str, level: float, expected: str, holds: Callable[[float], bool]) -> Finding | None:
-    values = [m.value for r in row.records if (m := r.metrics.get(measure)) is not None and m.value is not None]
-    if not values:
-        return None
-    votes = {holds(value) for value in values}
-    return Finding(
-        label=row.label,
-        expected=expected,
-        effect=f"{np.mean(values) - level:+.3g}",
-        interval=f"{min(values) - level:+.3g} to {max(values) - level:+.3g} (all seeds)",
-        unit="",
-        seeds=len(values),
-        agrees=votes.pop() if len(values) >= MIN_SEEDS and len(votes) == 1 else None,
-        amount=float(np.mean(values)) - level,
-    )
-
-
-def _value(row: Row, key: str) -> float | None:
-    summary = summarize(row.records, key)
-    return None if summary is None else summary.mean
-
-
-RULES: Mapping[str, Callable[..., list[Finding | None]]] = {
-    "signs": signs,
-    "levels": levels,
-    "at_most": at_most,
-    "collapse": collapse,
-    "enough": enough,
-}

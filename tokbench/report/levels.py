@@ -1,0 +1,100 @@
+"""The rules on each row by itself: what a measure is, in every seed, against a level or against another of the row's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tokbench.report.floors import within_floors
+from tokbench.report.ranking import MIN_SEEDS
+from tokbench.report.rows import Row, summarize
+from tokbench.report.rules import Finding, ends, find_row, interval
+from tokbench.report.view import View
+
+
+def levels(
+    view: View, measure: str, minimum_effect: float, *, sides: Sequence[str | Mapping[str, Any]], level: float
+) -> list[Finding | None]:
+    """Whether `measure` of each side is at `level` in every seed, to less than what counts."""
+    rows = [find_row(view, side) for side in sides]
+    return [
+        None if row is None else _level(row, measure, level, f"{level:g}", lambda v: abs(v - level) < minimum_effect)
+        for row in rows
+    ]
+
+
+def at_most(
+    view: View, measure: str, minimum_effect: float, *, sides: Sequence[str | Mapping[str, Any]], level: float
+) -> list[Finding | None]:
+    """Whether `measure` of each side stays below `level` by what counts in every seed."""
+    rows = [find_row(view, side) for side in sides]
+    most = level - minimum_effect
+    return [
+        None if row is None else _level(row, measure, level, f"below {level:g}", lambda v: v <= most) for row in rows
+    ]
+
+
+def collapse(view: View, measure: str, minimum_effect: float, *, has: str, needs: str) -> list[Finding | None]:
+    """Whether `measure` has fallen from 1 by what counts in every seed of each row whose `has` is below its `needs`."""
+    pairs = [(row, _value(row, has), _value(row, needs)) for row in view.rows]
+    poor = [row for row, own, least in pairs if own is not None and least is not None and own < least]
+    most = 1 - minimum_effect
+    return [_level(row, measure, 1.0, f"at most {most:g}", lambda v: v <= most) for row in poor] or [None]
+
+
+def enough(
+    view: View, measure: str, minimum_effect: float, *, rows: Sequence[Mapping[str, Any]]
+) -> list[Finding | None]:
+    """Whether the measure `few` of each of the `rows` is at most `minimum_effect` percent above the row's own `measure`."""
+    return [_enough(view, measure, minimum_effect, side) for side in rows]
+
+
+def _enough(view: View, measure: str, most: float, side: Mapping[str, Any]) -> Finding | None:
+    row = find_row(view, side["row"])
+    if row is None:
+        return None
+    pairs = [[r.metrics.get(key) for key in (side["few"], measure)] for r in row.records]
+    values = [(few.value, many.value) for few, many in pairs if few and many and few.value is not None and many.value]
+    if not values:
+        return None
+    few, many = np.array(values, dtype=float).T
+    gap = interval(100 * (few - many) / many)
+    agreed = True if gap.high <= most else False if gap.low > most else None
+    decided = len(values) >= MIN_SEEDS
+    sides = [(row, side["few"]), (row, measure)]
+    noise = within_floors(sides, float((few - many).mean()), most / 100 * many.mean()) if decided else None
+    return Finding(
+        label=side["label"],
+        expected=f"at most {most:g} % above",
+        effect=f"{gap.mean:+.3g}",
+        interval=ends(gap),
+        unit="%",
+        seeds=len(values),
+        agrees=agreed if decided and noise is None else None,
+        amount=gap.mean,
+        open=noise,
+    )
+
+
+def _level(row: Row, measure: str, level: float, expected: str, holds: Callable[[float], bool]) -> Finding | None:
+    values = [m.value for r in row.records if (m := r.metrics.get(measure)) is not None and m.value is not None]
+    if not values:
+        return None
+    votes = {holds(value) for value in values}
+    return Finding(
+        label=row.label,
+        expected=expected,
+        effect=f"{np.mean(values) - level:+.3g}",
+        interval=f"{min(values) - level:+.3g} to {max(values) - level:+.3g} (all seeds)",
+        unit="",
+        seeds=len(values),
+        agrees=votes.pop() if len(values) >= MIN_SEEDS and len(votes) == 1 else None,
+        amount=float(np.mean(values)) - level,
+    )
+
+
+def _value(row: Row, key: str) -> float | None:
+    summary = summarize(row.records, key)
+    return None if summary is None else summary.mean
