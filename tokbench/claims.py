@@ -1,6 +1,7 @@
 """`python -m tokbench.claims --hours 3`: run what the claims still miss, as long as there is time, and write their verdicts.
 
-Exit code 0: every claim of the tier is decided or was given its runs; 1: a run failed; 2: bad input; 3: time ran out.
+Exit code 0: every claim of the tier is decided or was given its runs; 1: a run failed; 2: bad input, or a folder or disk
+that cannot be written; 3: time ran out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from tokbench.report.build import build_report
 from tokbench.report.claims import EXPERIMENTS, TIERS, TOYS, Claim, load_claims
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.toys import toy_views
+from tokbench.report.unwritten import say_unwritten
 from tokbench.report.verdicts import find_verdicts, summary
 from tokbench.report.view import View, read_views
 from tokbench.sweeps import duration
@@ -49,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             break
         print(f"{need.experiment}: {(deadline - time.monotonic()) / 3600:.1f} hours left", flush=True)
         code = max(code, run(need, [*given.overrides, f"results_dir={given.results}"], deadline))
-    build_report(given.results)
+    try:
+        build_report(given.results)
+    except OSError as error:
+        code = say_unwritten(given.results, error)
     print("\n".join(summary(find_verdicts(read_views(given.results)))))
     return code
 

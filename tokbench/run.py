@@ -187,20 +187,29 @@ def _remember(results: Path, outcomes: Sequence[Outcome]) -> list[str]:
 
 def _close(outcomes: Sequence[Outcome]) -> int:
     """Tables of each results folder of a sweep, the list of failures, the exit code."""
-    for folder in sorted({outcome.config["results_dir"] for outcome in outcomes if outcome.sweep}):
-        results = Path(folder)
-        if (results / "runs").is_dir():
-            from tokbench.report.build import build_from_views  # here: --help need not wait for it
-            from tokbench.report.headline import headline
-
-            experiments = _remember(results, [outcome for outcome in outcomes if outcome.sweep])
-            written, views = build_from_views(results)
-            print(headline(views, experiments), *(f"written: {path}" for path in written), sep="\n", flush=True)
+    folders = sorted({outcome.config["results_dir"] for outcome in outcomes if outcome.sweep})
+    told = max([_report(Path(folder), outcomes) for folder in folders], default=OK)
     codes = [outcome.code for outcome in outcomes]
     if any(outcome.sweep for outcome in outcomes) and any(codes):
         print(*failures(outcomes), sep="\n", file=sys.stderr, flush=True)
-        return BAD_INPUT if all(code == BAD_INPUT for code in codes) else FAILED
-    return max(codes, default=OK)
+        return max(told, BAD_INPUT if all(code == BAD_INPUT for code in codes) else FAILED)
+    return max([told, *codes])
+
+
+def _report(results: Path, outcomes: Sequence[Outcome]) -> int:
+    if not (results / "runs").is_dir():
+        return OK
+    from tokbench.report.build import build_from_views  # here: --help need not wait for it
+    from tokbench.report.headline import headline
+    from tokbench.report.unwritten import say_unwritten
+
+    try:
+        experiments = _remember(results, [outcome for outcome in outcomes if outcome.sweep])
+        written, views = build_from_views(results)
+    except OSError as error:
+        return say_unwritten(results, error)
+    print(headline(views, experiments), *(f"written: {path}" for path in written), sep="\n", flush=True)
+    return OK
 
 
 if __name__ == "__main__":

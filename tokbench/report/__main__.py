@@ -9,12 +9,13 @@ from pathlib import Path
 
 from tokbench.report.build import build_from_views, update_readme
 from tokbench.report.headline import headline
+from tokbench.report.unwritten import say_unwritten
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 2 where there is no record to report."""
+    """0, or 2 where there is no record to report, or the report cannot be written."""
     parser = argparse.ArgumentParser(prog="python -m tokbench.report", description="Tables from run records.")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder with runs/ in it (default: %(default)s)")
     parser.add_argument(
@@ -23,8 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="also pages that mix protocols or data, with a warning column, unranked",
     )
     given = parser.parse_args(arguments)
-    results: Path = given.results
-    paths, views = build_from_views(results, mixed=given.allow_mixed)
+    try:
+        return _report(given.results, mixed=given.allow_mixed)
+    except OSError as error:
+        return say_unwritten(given.results, error)
+
+
+def _report(results: Path, *, mixed: bool) -> int:
+    paths, views = build_from_views(results, mixed=mixed)
     if not paths:
         print(f"no records in {results / 'runs'}: run `python -m tokbench.run` or `make sweep` first", file=sys.stderr)
         return 2

@@ -23,6 +23,7 @@ from tokbench.report.formatting import markdown_table, number
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rate_families import Family, RatePoint, make_curves, make_families
 from tokbench.report.rate_plot import draw_rate
+from tokbench.report.unwritten import say_unwritten
 from tokbench.report.view import LEVEL, RESAMPLES, View, read_views
 
 PAGE, TABLE, PLOT = "rate_distortion.md", "rate_distortion.csv", "rate_distortion.png"
@@ -60,12 +61,15 @@ NO_OVERLAP = "NA (no overlap)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 2 where there is nothing to compare."""
+    """0, or 2 where there is nothing to compare, or it cannot be written."""
     parser = argparse.ArgumentParser(prog="python -m tokbench.report.rate_distortion")
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parents[2] / "results")
     results: Path = parser.parse_args(arguments).results
     runs = results / "runs"
-    written = build_rate_distortion(read_views(results), results)
+    try:
+        written = build_rate_distortion(read_views(results), results)
+    except OSError as error:
+        return say_unwritten(results, error)
     if not written:
         print(
             f"no record in {runs} has model bits at several codebook sizes, and {CODECS_FILE} is missing",

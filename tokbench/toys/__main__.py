@@ -20,6 +20,7 @@ from tokbench.evaluate.measures import Measures
 from tokbench.records import DataInfo, RunRecord, find_record, record_file_name, write_arrays, write_record
 from tokbench.report.build import build_report
 from tokbench.report.toys import FOLDER, STEM
+from tokbench.report.unwritten import say_unwritten
 from tokbench.toys import densities, previous
 from tokbench.toys.targets import TARGETS
 
@@ -85,10 +86,13 @@ def main(words: Sequence[str]) -> int:
     """Make what is missing, then the pages; the exit code."""
     config = build.compose(["+toys=heads", *words])
     results = Path(config["results_dir"])
-    for own in plan(config["toys"]):
-        print(record(own, results / FOLDER, pictured=own["seed"] == config["toys"]["seeds"][0]), flush=True)
-    for path in build_report(results):
-        print(f"wrote {path}")
+    try:
+        for own in plan(config["toys"]):
+            print(record(own, results / FOLDER, pictured=own["seed"] == config["toys"]["seeds"][0]), flush=True)
+        for path in build_report(results):
+            print(f"wrote {path}")
+    except OSError as error:
+        return say_unwritten(results, error)
     return 0
 
 
