@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,7 +109,18 @@ def _build_report(views: Sequence[View], paged: Sequence[View], results: Path) -
         *judged,
     ]
     pages = [path for path in paths if path.suffix == ".md"]
-    return [*paths, build_html(pages, [record for view in pure for record in view.group.records], _command)]
+    records = [record for view in pure for record in view.group.records]
+    return [*paths, build_html(pages, records, _command, _rows(paged))]
+
+
+def _rows(paged: Sequence[View]) -> dict[str, list[tuple[str, str]]]:
+    """File of a record to the pages that it is on, each with the label of its row there."""
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for view in paged:
+        for row in view.rows:
+            for record in row.records:
+                found[record.file_name].append((view.group.stem, row.label))
+    return found
 
 
 def _command(record: RunRecord) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -58,13 +58,18 @@ for (const head of document.querySelectorAll("th")) head.addEventListener("click
 """
 
 
-def build_html(pages: Sequence[Path], records: Sequence[RunRecord], command: Callable[[RunRecord], str]) -> Path:
+Rows = Mapping[str, Sequence[tuple[str, str]]]  # file of a record to the pages that it is on, each with its row's label
+
+
+def build_html(
+    pages: Sequence[Path], records: Sequence[RunRecord], command: Callable[[RunRecord], str], rows: Rows
+) -> Path:
     """The path of the file, beside the pages (Markdown files of one folder); `command` makes a record anew."""
     folder = pages[0].parent
     sections = [(page.stem, page.read_text()) for page in pages]
     names = [*(name for name, _ in sections), "runs"]
     body = "\n".join(
-        [*(_section(name, text, folder, names) for name, text in sections), runs_section(records, command)]
+        [*(_section(name, text, folder, names) for name, text in sections), runs_section(records, command, rows)]
     )
     links = "\n".join(f'<a href="#{html.escape(name)}">{html.escape(name)}</a>' for name in names)
     document = (
@@ -92,20 +97,26 @@ def _embedded(folder: Path, name: str) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-RUNS = ("tokenizer", "seed", "data", "budget", "stage", "made", "record in runs/", "command")
+RUNS = ("row (page)", "seed", "data", "budget", "stage", "made", "record", "command")
+HOW = """How each number was made: the row that a run is in, on each page (what a row shows is the mean over the runs that name
+it here); its record, with the whole configuration under <code>config</code>, all numbers, and what they were measured with; and
+the command that makes it again. This file opens by itself, with all pages and pictures in it; only links to records
+(<code>runs/</code>), to tables (<code>.csv</code>) and to the pictures' own files (<code>.png</code>) need the folder that it
+was written into."""
 
 
-def runs_section(records: Sequence[RunRecord], command: Callable[[RunRecord], str]) -> str:
-    """HTML: how each run is made again, and the record that holds its configuration and numbers.
+def runs_section(records: Sequence[RunRecord], command: Callable[[RunRecord], str], rows: Rows) -> str:
+    """HTML: the rows that each run is in, the record that holds its configuration and numbers, how it is made again.
 
     Not by way of Markdown, which takes most of a report's time where there are thousands.
     """
     lines = [
         "".join(
             [
-                *(f"<td>{html.escape(str(text))}</td>" for text in (r.name, r.seed, r.data.name, r.budget, r.stage)),
-                f"<td>{r.created[:10]}</td>",
-                *(f"<td><code>{html.escape(text)}</code></td>" for text in (r.file_name, command(r))),
+                f"<td>{_rows(rows.get(r.file_name, ()))}</td>",
+                *(f"<td>{html.escape(str(text))}</td>" for text in (r.seed, r.data.name, r.budget, r.stage)),
+                f'<td>{r.created[:10]}</td><td><a href="runs/{html.escape(r.file_name)}">{html.escape(r.file_name)}</a></td>',
+                f"<td><code>{html.escape(command(r))}</code></td>",
             ]
         )
         for r in records
@@ -113,6 +124,11 @@ def runs_section(records: Sequence[RunRecord], command: Callable[[RunRecord], st
     head = "".join(f"<th>{name}</th>" for name in RUNS)
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
     return (
-        '<section id="runs"><h1>Runs</h1>\n<p>How each number was made.</p>\n<div class="scroll"><table>'
+        f'<section id="runs"><h1>Runs</h1>\n<p>{HOW}</p>\n<div class="scroll"><table>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div></section>"
     )
+
+
+def _rows(found: Sequence[tuple[str, str]]) -> str:
+    named = [(html.escape(page), html.escape(label)) for page, label in found]
+    return "<br>".join(f'{label} (<a href="#{page}">{page}</a>)' for page, label in named)
