@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tokbench.backbone.positions import LAYOUTS, Layout, rotate, rotation, sequence
-from tokbench.records import DataInfo, Measure, RunRecord, parse_key
+from tokbench.records import SCHEMA_VERSION, DataInfo, Measure, RunRecord, parse_key
 
 settings.register_profile(
     "suite", max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
@@ -44,6 +44,7 @@ def records(draw: st.DrawFn) -> RunRecord:
     failed = draw(st.booleans())
     prints = draw(st.dictionaries(words, words, max_size=2))
     return RunRecord(
+        schema_version=SCHEMA_VERSION,
         name=draw(names),
         status="failed" if failed else "ok",
         stage=draw(words),

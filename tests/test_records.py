@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from tokbench import records
 from tokbench.records import (
+    SCHEMA_VERSION,
     DataInfo,
     Measure,
     RunRecord,
@@ -28,6 +29,7 @@ from tokbench.records import (
 
 def make(**changes: Any) -> RunRecord:
     values: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
         "name": "fsq",
         "status": "ok",
         "stage": "all",
@@ -105,6 +107,12 @@ def test_a_success_removes_the_failure_of_the_same_run_only(tmp_path: Path) -> N
     assert find_record(tmp_path, "fsq", 1, "0123abcd") == make()
 
 
+def changed(schema_version: int | None) -> str:
+    """A good record but for its schema, which None leaves out."""
+    values = make(name="vq", seed=0, hash="00000000").model_dump(mode="json") | {"schema_version": schema_version}
+    return json.dumps({key: value for key, value in values.items() if value is not None or key == "error"})
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -112,6 +120,9 @@ def test_a_success_removes_the_failure_of_the_same_run_only(tmp_path: Path) -> N
         ("", "EOF"),
         ("[]", "object"),
         ('{"schema_version": 1}', "Field required"),
+        (changed(schema_version=0), "schema_version: Input should be 1"),
+        (changed(schema_version=2), "schema_version: Input should be 1"),
+        (changed(schema_version=None), "schema_version: Field required"),
         (json.dumps(make().model_dump() | {"surprise": 1}), "surprise"),
         (json.dumps(make(seed=7).model_dump()), "fsq-s7-0123abcd.json"),
     ],

@@ -28,7 +28,7 @@ from tokbench.interfaces import Tokenizer
 from tokbench.job import Job, checkout
 from tokbench.judging import judged
 from tokbench.metrics.images import to_float
-from tokbench.records import DataInfo, RunRecord, write_arrays, write_record
+from tokbench.records import SCHEMA_VERSION, DataInfo, RunRecord, write_arrays, write_record
 from tokbench.stages import forget, scheme_name, tokenizer_loss, trainable, trained_tokenizer
 from tokbench.train import Training
 from tokbench.tune import Trial, tune
@@ -184,6 +184,7 @@ def _record(
 ) -> RunRecord:
     config, dataset = job.config, job.dataset
     return RunRecord(
+        schema_version=SCHEMA_VERSION,
         name=config["name"],
         status="failed" if error else "ok",
         stage=config["stage"],

@@ -19,13 +19,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a row, a data set, a budget: it goes into file names
 PARTIAL = ".tmp"  # ends the names of files that are being written
 BLOCKS = ("common", "native")  # of generation: one like-for-like scheme, and each tokenizer's own
@@ -122,7 +122,7 @@ class DataInfo(_Strict):
 class RunRecord(_Strict):
     """One run: what made it, what it measured, or why it failed. `config` is what `hash` covers, with the seed."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1]  # SCHEMA_VERSION: a record of another is skipped
     name: str = Field(pattern=f"^{NAME}$")
     status: Literal["ok", "failed"]
     stage: str

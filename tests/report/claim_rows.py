@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from report_factory import measure
 
 from tokbench import build
-from tokbench.records import DataInfo, RunRecord
+from tokbench.records import SCHEMA_VERSION, DataInfo, RunRecord
 from tokbench.report.claims import Claim, load_claims
 from tokbench.report.groups import Group, plain_stem, settings
 from tokbench.report.rules import ARRAYS, expand
@@ -114,6 +114,7 @@ def record(config: Values, seed: int, metrics: Mapping[str, float]) -> RunRecord
     toy = "budget" not in config
     name = STEM.split("-")[0] if toy else config["choices"]["data"]
     return RunRecord(
+        schema_version=SCHEMA_VERSION,
         name=config["name"],
         status="ok",
         stage=config.get("stage", "all"),

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 
 from tokbench.metrics.standard import STANDARD
-from tokbench.records import DataInfo, Measure, RunRecord, parse_key, record_file_name, write_arrays, write_record
+from tokbench.records import (
+    SCHEMA_VERSION,
+    DataInfo,
+    Measure,
+    RunRecord,
+    parse_key,
+    record_file_name,
+    write_arrays,
+    write_record,
+)
 
 SIDE = 32
 DISCRETE = {"fsq": 1000, "vq": 1024, "vq_tuned": 1000}  # codes; any other name is continuous
@@ -151,6 +160,7 @@ def record(name: str = "fsq", seed: int = 0, **changes: Any) -> RunRecord:
     ranked, size = changes.pop("ranked", False), changes.pop("size", None)
     data = {"name": "cifar10" if ranked else "photos32"} | ({} if size is None else {"size": size})
     values: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
         "name": name,
         "status": "ok",
         "stage": stage,

@@ -17,7 +17,15 @@ import torch
 from tokbench import build
 from tokbench.environment import describe
 from tokbench.evaluate.measures import Measures
-from tokbench.records import DataInfo, RunRecord, find_record, record_file_name, write_arrays, write_record
+from tokbench.records import (
+    SCHEMA_VERSION,
+    DataInfo,
+    RunRecord,
+    find_record,
+    record_file_name,
+    write_arrays,
+    write_record,
+)
 from tokbench.report.build import build_report
 from tokbench.report.toys import FOLDER, STEM
 from tokbench.report.unwritten import say_unwritten
@@ -63,6 +71,7 @@ def record(config: dict[str, Any], folder: Path, *, pictured: bool) -> Path:
     file = path.with_suffix(".npz")
     files = {file.name: write_arrays(file, arrays)} if pictured and arrays else {}
     made = RunRecord(
+        schema_version=SCHEMA_VERSION,
         name=name,
         status="ok",
         stage="all",
