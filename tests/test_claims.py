@@ -83,6 +83,32 @@ def test_negative_hours_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--hours must be >= 0, got -1" in capsys.readouterr().err
 
 
+def test_a_misspelt_tier_suggests(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        claims.main(["--hours", "0", "--tier", "cup"])
+    assert stopped.value.code == claims.BAD_INPUT
+    assert (
+        "argument --tier: must be one of cpu, gpu, reference, got 'cup'; did you mean 'cpu'?" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("C10", "must be key=value, got 'C10'; C10 is run by `make sweep EXPERIMENT="),
+        ("C100", "must be key=value, got 'C100'; did you mean 'C10'?"),
+        ("budget.tokenizer.step=3", "budget.tokenizer.step: did you mean 'budget.tokenizer.steps'?"),
+    ],
+)
+def test_a_word_that_no_run_takes_is_named_before_any_run(
+    word: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert claims.main(["--hours", "1", "--results", str(tmp_path), word]) == claims.BAD_INPUT
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert printed.out == ""
+
+
 def test_a_sweep_is_stopped_at_the_deadline() -> None:
     start = time.monotonic()
     assert claims.run(claims.Need("quantizers", ("C10",), 1.0, ""), ["--help"], start) == claims.OUT_OF_TIME

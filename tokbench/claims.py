@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokbench.build import ROOT
+from tokbench.names import hint, misspelt, one_of
 from tokbench.report.build import build_report
 from tokbench.report.claims import EXPERIMENTS, TIERS, TOYS, Claim, load_claims
 from tokbench.report.ranking import MIN_SEEDS
@@ -35,13 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run, report and print the verdicts; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tokbench.claims", description="Runs and verdicts of the claims.")
     parser.add_argument("--hours", type=float, required=True, help="time for runs; 0: verdicts from what is recorded")
-    parser.add_argument("--tier", choices=TIERS, default="cpu", help="experiments to run (default: %(default)s)")
+    tiers = f"experiments to run: {', '.join(TIERS)} (default: %(default)s)"
+    parser.add_argument("--tier", type=one_of(TIERS), metavar="TIER", default="cpu", help=tiers)
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of runs/ (default: %(default)s)")
     parser.add_argument("overrides", nargs="*", help="of every run, such as data.root=PATH")
     given = parser.parse_args(arguments)
     if not given.hours >= 0:
-        print(f"error: --hours must be >= 0, got {given.hours:g}", file=sys.stderr)
-        return BAD_INPUT
+        return _wrong(f"--hours must be >= 0, got {given.hours:g}")
+    if wrong := [*_no_settings(given.overrides), *misspelt(given.overrides)]:
+        return _wrong("; ".join(wrong))
     deadline = time.monotonic() + 3600 * given.hours
     code, wanted = OK, missing(given.results, given.tier)
     print(*plan(wanted, given.hours), sep="\n", flush=True)
@@ -57,6 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = say_unwritten(given.results, error)
     print("\n".join(summary(find_verdicts(read_views(given.results)))))
     return code
+
+
+def _wrong(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _no_settings(words: Sequence[str]) -> Iterator[str]:
+    """A line for each word that sets nothing, such as the name of a claim, of which experiments run all."""
+    known = {claim.name.split(",")[0]: claim for claim in load_claims()}
+    for word in words:
+        if "=" not in word:
+            meant = f"; {word} is run by `{known[word].command}`" if word in known else hint(word, known)
+            yield f"what follows the options must be key=value, got {word!r}{meant}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,18 @@ def hint(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'fsq'?`, or "" where no known name is like this one."""
     found = nearest(name, known)
     return f"; did you mean {found!r}?" if found else ""
+
+
+def one_of(known: Iterable[str]) -> Callable[[str], str]:
+    """A type for an argument of argparse: one of the known names; another is refused with them all and the nearest."""
+    names = list(known)
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise ArgumentTypeError(f"must be one of {', '.join(names)}, got {name!r}{hint(name, names)}")
+        return name
+
+    return check
 
 
 def groups() -> dict[str, list[str]]:

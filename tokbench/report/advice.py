@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from tokbench.report.formatting import heading, number
@@ -103,20 +104,26 @@ def _option(row: Row, goal: Goal) -> Option | None:
 
 
 def _open(view: View, goal: Goal, options: Sequence[Option], choices: Sequence[Option]) -> list[str]:
-    """What the records leave open, in words; nothing where more seeds could not change the choice."""
+    """What the records leave open, in words; nothing where more seeds could not change the choice.
+
+    Each choice must be of better quality than the next, which costs less, and each row that is out than one that beats it.
+    """
     if not view.group.ranked:
         return ["the data are a demonstration and rank nothing"]
-    if not choices:
-        return []
-    best, found = choices[0], []
+    better = [([choice], other) for choice, other in pairwise(choices)]
     for option in options:
-        if option is not best and (why := _undecided(view, goal, best, option)) is not None:
-            found.append(f"{best.row.label} against {option.row.label}: {why}")
+        if option not in choices:
+            better.append(([choice for choice in choices if choice.beats(option)], option))
+    found = []
+    for over, option in better:
+        why = [_undecided(view, goal, choice, option) for choice in over]
+        if all(why):
+            found.append(f"{over[0].row.label} against {option.row.label}: {why[0]}")
     return found
 
 
 def _undecided(view: View, goal: Goal, best: Option, other: Option) -> str | None:
-    """Why the better quality of `best` may not last; None where it is settled."""
+    """Why the quality of `best`, which is no worse, may not stay so; None where it is settled."""
     key, _ = goal.quality
     seeds = min(option.seeds for option in (best, other))
     if seeds < MIN_SEEDS:
