@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from report_factory import file, measure, swept, swept_arrays
 
+from tokbench.report import rate_plot
 from tokbench.report.rate_distortion import PAGE, PLOT, TABLE, codec_rows, main
 from tokbench.report.rate_families import make_curves, make_families
 from tokbench.report.view import read_views
@@ -143,3 +144,24 @@ def test_nothing_to_compare_writes_nothing(tmp_path, capsys):
     assert main(["--results", str(tmp_path)]) == 2
     assert "codecs-kodak.json" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "label", ["{}", "tokens_vs_vocabulary (factor={}, head=Factorised, name=causal_factorised, +1 more)"]
+)
+def test_a_long_legend_lies_below_the_axes_and_inside_the_picture(label, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(rate_plot, "save", lambda figure, path: drawn.append(figure) or path)
+    many = {label.format(k): ([0.1 * k, 0.2 * k], [20.0 + k, 21.0 + k], None) for k in range(1, 24)}
+    few = {"JPEG": ([0.1, 1.0], [20.0, 30.0], "picture"), "JPEG, tiles": ([0.1, 1.0], [19.0, 29.0], "tiles")}
+    rate_plot.draw_rate(tmp_path / "plot.png", {"cifar10-cpu": many, "Kodak": few})
+    (figure,) = drawn
+    figure.canvas.draw()
+    for axes in figure.axes:
+        legend, data = axes.get_legend().get_window_extent(), axes.get_window_extent()
+        assert legend.y1 < axes.xaxis.get_label().get_window_extent().y0
+        assert legend.y0 > 0
+        assert 0 < legend.x0 < legend.x1 < figure.bbox.width
+        assert data.height > 0.5 * rate_plot.WIDTH * figure.dpi
+    first, second = (axes.get_legend().get_window_extent() for axes in figure.axes)
+    assert first.x1 < second.x0

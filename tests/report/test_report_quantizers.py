@@ -17,7 +17,7 @@ from tokbench.report.curves import spread
 from tokbench.report.formatting import listed
 from tokbench.report.groups import group_records
 from tokbench.report.headline import headline
-from tokbench.report.methods import by_size, is_sweep, make_methods, psnr_at, shared_size, targets
+from tokbench.report.methods import by_size, is_sweep, make_methods, over_sizes, psnr_at, shared_size, targets
 from tokbench.report.pictures import MOST_STRIPS, left_out, pictured, reconstruction_strips
 from tokbench.report.rows import labels, make_rows
 from tokbench.report.view import BOOTSTRAP_SEED, LEVEL, RESAMPLES, View, read_views
@@ -278,3 +278,25 @@ def test_of_many_codebook_sizes_some_are_drawn_the_least_and_the_largest_among_t
     assert found == sorted(set(found))
     assert len(found) == wanted
     assert (found[0], found[-1]) == (0, number - 1)
+
+
+def vast(name: str) -> RunRecord:
+    return swept(name, 2**48, hash=f"{sum(map(ord, name)):08x}")
+
+
+def test_vocabularies_beyond_all_others_are_left_out_over_the_codebook_size(tmp_path: Path) -> None:
+    records = [swept("fsq", 16), swept("fsq", 2**18), vast("fsq"), swept("tokens", 8), vast("tokens")]
+    methods = make_methods(make_rows(records))
+    assert [[point.codes for point in method.points] for method in methods] == [[16, 2**18, 2**48], [8, 2**48]]
+    (drawn,) = over_sizes(methods)
+    assert [point.codes for point in drawn.points] == [16, 2**18]
+    made = written(tmp_path, *records[:2], *records[3:])
+    assert "larger V are left out of this figure" in section(
+        made["quantizers.md"].read_text(), "Over the codebook size"
+    )
+
+
+def test_a_method_of_vast_vocabularies_alone_is_not_drawn_over_the_codebook_size(tmp_path: Path) -> None:
+    made = written(tmp_path, swept("tokens", 8), vast("tokens"))
+    assert "quantizers-cifar10-cpu-sizes.png" not in made
+    assert "### Over the codebook size" not in made["quantizers.md"].read_text()

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, PercentFormatter
 
 from tokbench.metrics.definition import usage_cap
-from tokbench.report.methods import Method, Point, Size
+from tokbench.report.methods import Method, Point, Size, over_sizes
 from tokbench.report.pictures import DPI, save
 from tokbench.report.view import View
 
@@ -54,8 +54,8 @@ def draw_quality(path: Path, methods: Sequence[Method], *, title: str) -> Path:
 
 
 def draw_sizes(path: Path, methods: Sequence[Method], *, title: str) -> Path:
-    """PSNR, used bits and, where a backbone was trained, model bits against V, a line a method over several V."""
-    several = [method for method in methods if len(method.points) > 1]
+    """PSNR, used bits and, where a backbone was trained, model bits against V to MOST_CODES, a line a method over several V."""
+    several = over_sizes(methods)
     panels: dict[str, Callable[[Point], float | None]] = {
         "PSNR (dB)": lambda point: point.psnr,
         "used bits of an image": lambda point: point.used,

@@ -24,6 +24,7 @@ MODEL_BITS = "bits/model_bits_per_image"  # of the first of BLOCKS that has them
 BLOCKS = ("native", "common")
 MARK = "reconstruction/psnr_lost_1_percent"  # of records that have all that a sweep's page shows
 OF_SIZE = {"codebook_size", "levels", "num_stages", "num_groups"}  # settings that make V
+MOST_CODES = 2**18  # of a plot over V: a vocabulary of 2^48 would press all others into a corner
 MOST_TARGETS = 8
 STEPS = tuple(base * 10**power for power in range(6) for base in (1, 2, 5))
 
@@ -155,6 +156,12 @@ def by_size(methods: Sequence[Method]) -> list[Size]:
 def shared_size(sizes: Sequence[Size]) -> Size:
     """The V that most methods have, of several the largest."""
     return max(reversed(sizes), key=lambda size: len({method.label for method, _ in size.points}))
+
+
+def over_sizes(methods: Sequence[Method]) -> list[Method]:
+    """The methods at several V of at most MOST_CODES, with those points alone."""
+    small = [Method(m.label, tuple(point for point in m.points if point.codes <= MOST_CODES)) for m in methods]
+    return [method for method in small if len(method.points) > 1]
 
 
 def psnr_at(method: Method, bits: float) -> float | None:

@@ -12,6 +12,7 @@ from tokbench.report.curves import draw_quality, draw_rarefaction, draw_sizes, d
 from tokbench.report.formatting import listed, markdown_table, number
 from tokbench.report.methods import (
     MARK,
+    MOST_CODES,
     PSNR,
     USED_BITS,
     Method,
@@ -20,6 +21,7 @@ from tokbench.report.methods import (
     by_size,
     is_sweep,
     make_methods,
+    over_sizes,
     psnr_at,
     shared_size,
     targets,
@@ -67,7 +69,8 @@ TRAINING = (
     " logarithmic but around 0."
 )
 SIZES = (
-    "Means over seeds of methods with several V; of several codebooks V is their product. Used bits are the tokens' marginal"
+    f"Means over seeds of methods with several V up to 2^{MOST_CODES.bit_length() - 1}; larger V are left out of this figure"
+    " alone. Of several codebooks V is their product. Used bits are the tokens' marginal"
     " entropy; model bits, where a backbone was trained on the tokens, what it needs for them."
 )
 NOTES = {"quality": QUALITY, "sizes": SIZES, "rarefaction": RAREFACTION, "training": TRAINING}
@@ -111,7 +114,7 @@ def _draw(view: View, methods: Sequence[Method], results: Path) -> dict[str, Pat
     shared = shared_size(sizes)
     path, title = results / f"quantizers-{stem}-psnr-bits.png", f"{stem}: PSNR against used bits"
     plots = {"quality": draw_quality(path, methods, title=title)}
-    if any(len(method.points) > 1 for method in methods):
+    if over_sizes(methods):
         path, title = results / f"quantizers-{stem}-sizes.png", f"{stem}: over the codebook size"
         plots["sizes"] = draw_sizes(path, methods, title=title)
     if any(rarefaction(view, point) for size in sizes for _, point in size.points):
