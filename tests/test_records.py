@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +221,19 @@ def test_arrays_come_back_and_are_checked(tmp_path: Path) -> None:
         read_arrays(make(files={"fsq.npz": digest}), tmp_path)
     with pytest.raises(ValueError, match=r"gone\.npz: missing"):
         read_arrays(make(files={"gone.npz": digest}), tmp_path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_array_is_read_as_numpy_reads_it(tmp_path: Path, save: Callable[..., None]) -> None:
+    path = tmp_path / "fsq.npz"
+    table = np.random.default_rng(0).normal(size=(5, 7))
+    save(path, table=table, turned=table.T, captions=np.array(["a", "bc"]), none=np.empty((0, 3)), one=np.float32(2.5))
+    found = read_arrays(make(files={path.name: hashlib.sha256(path.read_bytes()).hexdigest()}), tmp_path)
+    with np.load(path) as wanted:
+        assert list(found) == wanted.files
+        for name in wanted.files:
+            assert found[name].dtype == wanted[name].dtype
+            np.testing.assert_array_equal(found[name], wanted[name], strict=True)
 
 
 def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
