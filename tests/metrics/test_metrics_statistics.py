@@ -8,6 +8,8 @@ from tokbench.metrics.statistics import (
     bootstrap_interval,
     clusters_to_separate,
     paired_difference,
+    seeds_to_separate,
+    students_difference,
 )
 
 
@@ -129,3 +131,14 @@ def test_bad_options_are_refused():
         bootstrap_interval(np.zeros(4), np.arange(4), resamples=10, level=95, seed=0)
     with pytest.raises(ValueError, match="shape"):
         paired_difference(np.zeros(4), np.zeros(5), np.arange(4), resamples=10, level=0.9, seed=0)
+
+
+def test_seeds_to_separate_are_the_fewest_whose_interval_leaves_out_zero() -> None:
+    gaps = np.array([0.2, 1.9, 0.3])
+    found = students_difference(gaps, level=0.95)
+    wanted = seeds_to_separate(found, 3)
+    assert wanted is not None
+    reach = [stats.t.ppf(0.975, n - 1) * gaps.std(ddof=1) / np.sqrt(n) for n in (wanted - 1, wanted)]
+    assert reach[1] < gaps.mean() <= reach[0]
+    assert seeds_to_separate(students_difference(gaps[:1], level=0.95), 1) is None
+    assert seeds_to_separate(students_difference(gaps / 1e9 + np.array([-1, 0, 1]), level=0.95), 3) is None

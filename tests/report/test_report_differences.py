@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_factory import file, swept, swept_arrays
+from report_factory import file, measure, record, swept, swept_arrays
 from scipy import stats
 
 from tokbench.records import RunRecord, read_records
@@ -28,8 +28,10 @@ def moved(record: RunRecord, psnr_db: float, noise: float = 0.5) -> dict[str, An
     return kept | {"psnr_db": values.astype(np.float32)}
 
 
-def lines_of(folder: Path) -> list[list[str]]:
-    _, lines = differences(view(folder))
+def lines_of(folder: Path, measure: str = "PSNR") -> list[list[str]]:
+    _, found = differences(view(folder))
+    text = "\n".join(found).split(f"### {measure}\n")[1].split("###")[0]
+    lines = text.splitlines()
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")][2:]
 
 
@@ -54,6 +56,38 @@ def test_what_is_not_separable_says_how_many_images_would_do(tmp_path: Path) -> 
     (line,) = lines_of(tmp_path)
     assert line[4].startswith("not separable at N = 24 (about ")
     assert int(line[4].split("about ")[1].rstrip(")").replace(",", "")) > 24
+
+
+def generated(values: dict[str, tuple[float, ...]], floor: float, folder: Path) -> list[list[str]]:
+    """The lines of gFD of made-up runs with these values a seed."""
+    key = "common/generation/fd_classifier"
+    for name, found in values.items():
+        for seed, value in enumerate(found):
+            made = record(name, seed, ranked=True)
+            known = {key: measure(key, value, floor=floor)}
+            file(made.model_copy(update={"metrics": made.metrics | known}), folder)
+    return lines_of(folder, "gFD classifier, common")
+
+
+def test_distances_of_a_few_seeds_are_held_against_the_lowest_by_student(tmp_path: Path) -> None:
+    near, far = (10.4, 11.5, 10.7), (15.0, 15.1, 14.9)
+    values = {"fsq": (10.0, 10.1, 9.9), "vq": near, "continuous_4": far}
+    found = {line[0]: line for line in generated(values, 0.1, tmp_path)}
+    known = stats.ttest_rel(near, values["fsq"]).confidence_interval(0.95)
+    assert {line[1] for line in found.values()} == {"fsq"}
+    assert found["vq"][3] == f"{known.low:.3f} to {known.high:.2f}"
+    assert found["vq"][4].startswith("not separable with 3 seeds (about ")
+    assert (found["continuous_4"][2], found["continuous_4"][4]) == ("5", "separable")
+
+
+def test_distances_within_three_floors_are_not_told_apart(tmp_path: Path) -> None:
+    (line,) = generated({"fsq": (10.0, 10.1, 9.9), "vq": (12.0, 12.1, 11.9)}, 0.7, tmp_path)
+    assert line[4] == "within three floors"
+
+
+def test_one_seed_separates_nothing(tmp_path: Path) -> None:
+    (line,) = generated({"fsq": (10.0,), "vq": (15.0,)}, 0.1, tmp_path)
+    assert line[3:5] == ["NA (1 seed)", "not separable with 1 seed"]
 
 
 def test_p_is_that_of_all_divisions_of_the_seeds() -> None:

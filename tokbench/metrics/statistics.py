@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 WEIGHTS_TILE = 2**22  # resample x cluster weights held at a time
 
@@ -104,6 +105,15 @@ def paired_difference(
     return Difference(float((left - right).mean()), low, high, separable=low > 0 or high < 0)
 
 
+def students_difference(gaps: Floats, *, level: float) -> Difference:
+    """The mean of (S,) gaps, one a seed, with Student's interval; of a single gap without bounds (nan)."""
+    if len(gaps) == 1:
+        return Difference(float(gaps[0]), math.nan, math.nan, separable=False)
+    reach = stats.t.ppf((1 + level) / 2, len(gaps) - 1) * gaps.std(ddof=1) / math.sqrt(len(gaps))
+    low, high = float(gaps.mean() - reach), float(gaps.mean() + reach)
+    return Difference(float(gaps.mean()), low, high, separable=low > 0 or high < 0)
+
+
 def clusters_to_separate(difference: Difference, num_clusters: int) -> int | None:
     """About how many clusters would make this difference separable, now measured on `num_clusters`.
 
@@ -113,6 +123,20 @@ def clusters_to_separate(difference: Difference, num_clusters: int) -> int | Non
         return None
     half_width = (difference.high - difference.low) / 2
     return max(2, math.ceil(num_clusters * (half_width / difference.mean) ** 2))
+
+
+def seeds_to_separate(difference: Difference, seeds: int, *, level: float = 0.95, most: int = 1000) -> int | None:
+    """The fewest seeds of which Student's interval would leave out 0, if they scatter as the S behind this difference.
+
+    None of a single seed, of a difference of 0, or where `most` are not enough.
+    """
+    if seeds < 2 or difference.mean == 0:
+        return None
+    half = (1 + level) / 2
+    deviation = (difference.high - difference.low) / 2 * math.sqrt(seeds) / stats.t.ppf(half, seeds - 1)
+    counts = np.arange(2, most + 1)
+    enough = stats.t.ppf(half, counts - 1) * deviation / np.sqrt(counts) < abs(difference.mean)
+    return int(counts[enough.argmax()]) if enough.any() else None
 
 
 def checked_table(values: ArrayLike, clusters: NDArray[Any]) -> Floats:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from tokbench.records import parse_key
 from tokbench.report.definitions import direction
 from tokbench.report.formatting import EMPTY, heading, number
+from tokbench.report.peers import Peers, standing
 from tokbench.report.ranking import winners
 from tokbench.report.rows import Row, Summary, summarize
 from tokbench.report.view import View
 
-Peers = Literal["equal bits", "all"] | None  # among which rows the best may be set in bold
 ARROWS = {"up": " ↑", "down": " ↓"}
 
 
@@ -24,7 +23,7 @@ class Column:
     name: str
     key: str
     cell: Callable[[View, Row, Column], str]
-    rank: Peers = None
+    rank: Peers | None = None  # among which rows the best is set in bold
     array: str | None = None  # the per-image array behind the key: decides what is separable
     bare: bool = False  # without arrow and unit: the cell is no value of the measure
 
@@ -91,6 +90,18 @@ def interval(view: View, row: Row, column: Column) -> str:
     if found is None or summary is None:
         return "NA (no arrays)"
     return " to ".join(number(end, summary.unit) for end in found)
+
+
+def ranked_among(view: View, row: Row, column: Column) -> str:
+    """The rows that this one may be ranked among, and what they share; or what leaves it out of every comparison."""
+    assert column.rank is not None
+    return standing(view, row, column.rank)
+
+
+def floored(view: View, row: Row, column: Column) -> str:
+    """The value with its noise floor: `10.6 (floor 0.94)`."""
+    text, beside = value(view, row, column), floor(view, row, column)
+    return text if beside == EMPTY or text.startswith("NA") else f"{text} (floor {beside})"
 
 
 def seeds(view: View, row: Row, column: Column) -> str:

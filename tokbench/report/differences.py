@@ -1,58 +1,103 @@
-"""What separates each row from the leader of its comparison: rows of equal nominal bits in one encoder and decoder."""
+"""What separates each row from the leader of its comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from math import comb
+from math import comb, isnan
 
 import numpy as np
 
-from tokbench.metrics.statistics import Difference, clusters_to_separate
-from tokbench.report.formatting import markdown_table, number
-from tokbench.report.ranking import peer_groups
+from tokbench.metrics.statistics import Difference, clusters_to_separate, seeds_to_separate, students_difference
+from tokbench.report.definitions import direction
+from tokbench.report.formatting import markdown_table, number, style
+from tokbench.report.peers import Peers, peer_groups
+from tokbench.report.ranking import FLOORS, mean_of, seed_gaps
 from tokbench.report.rows import Row, summarize
-from tokbench.report.view import View
+from tokbench.report.view import LEVEL, View
 
-PSNR, ARRAY = "reconstruction/psnr_db", "psnr_db"
 DIVISIONS = 10_000  # of seeds into two parts: all there are up to 7 and 7 seeds
-HEADINGS = ["tokenizer", "leader", "minus leader (dB)", "95 % interval", "verdict", "p over seeds", "seeds"]
-TITLE = "Paired differences in PSNR to the leader of equal nominal bits"
-NOTHING = "No two rows of equal nominal bits share seeds and have per-image values."
+TITLE = "Paired differences to the leader of each comparison"
+NOTHING = "No two rows of one comparison share seeds and what was measured."
 NOTE = (
-    "Same test images and seeds on both sides; the bootstrap draws seeds and whole clusters of images together, so that"
-    " with one seed the interval knows nothing of what another training would give. The leader is the row of the highest mean"
-    " among those of equal nominal bits (within 1 %) in one encoder and decoder, whatever its seeds. Images to separate: what"
-    " the interval's width asks for, if it falls with their root; where seeds make it wide more images do not help. p: exact"
-    " permutation test of the seeds' means, two-sided; three seeds against three cannot reach below 0.1."
+    "The leader is the row with the best mean among those that may be ranked together (ranked among, above), whatever its seeds."
+    " PSNR and SSIM: same test images and seeds on both sides; the bootstrap draws seeds and whole clusters of images together:"
+    " with one seed the interval knows nothing of what another training would give. Images to separate: what the interval's"
+    " width asks for, if it falls with their root; where seeds make it wide more images do not help. Other measures have one"
+    " value a seed: Student's interval over the seeds in common, and seeds to separate if they scatter as these do. p: exact"
+    " permutation test of the seeds' values, two-sided; three seeds against three cannot reach below 0.1."
+)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A measure whose rows are held against their leader."""
+
+    name: str
+    key: str
+    peers: Peers
+    array: str | None = None  # of single images; without one the seeds' values are compared
+
+
+COMPARED = (
+    Compared("PSNR", "reconstruction/psnr_db", "equal bits", "psnr_db"),
+    Compared("SSIM", "reconstruction/ssim", "equal bits", "ssim"),
+    Compared("gFD classifier, common", "common/generation/fd_classifier", "all"),
+    Compared("KID random64, common", "common/generation/kid_random64", "all"),
+    Compared("caption accuracy, common", "common/understanding/caption_accuracy", "all"),
 )
 
 
 def differences(view: View) -> tuple[str, list[str]]:
-    """Title and lines of the differences of every row to the leader of its comparison."""
-    lines = [line for rows in peer_groups(view, "equal bits") for line in _group(view, rows)]
-    return TITLE, [*markdown_table(HEADINGS, lines), "", NOTE] if lines else [NOTHING]
+    """Title and lines of the differences of every row to the leader of its comparison, a table for each of COMPARED."""
+    lines: list[str] = []
+    for compared in COMPARED:
+        found = [line for rows in peer_groups(view, compared.peers) for line in _group(view, rows, compared)]
+        if found:
+            unit = style(view.units[compared.key]).heading
+            headings = ["tokenizer", "leader", f"minus leader{f' ({unit})' if unit else ''}", "95 % interval"]
+            table = markdown_table([*headings, "verdict", "p over seeds", "seeds"], found)
+            lines += [f"### {compared.name}", "", *table, ""]
+    return TITLE, [*lines, NOTE] if lines else [NOTHING]
 
 
-def _group(view: View, rows: Sequence[Row]) -> list[list[str]]:
-    found = [
-        (summary.mean, row) for row in rows if (summary := summarize(row.records, PSNR)) and summary.mean is not None
-    ]
+def _group(view: View, rows: Sequence[Row], compared: Compared) -> list[list[str]]:
+    found = [(mean, row) for row in rows if (mean := mean_of(row, compared.key)) is not None]
     if len(found) < 2:
         return []
-    _, leader = max(found, key=lambda pair: pair[0])
-    compared = [(row, view.difference(row, leader, ARRAY)) for _, row in found if row is not leader]
-    return [_line(view, row, leader, *gap) for row, gap in compared if gap is not None]
+    best = max if direction(compared.key) == "up" else min
+    _, leader = best(found, key=lambda pair: pair[0])
+    compared_rows = [(row, _gap(view, row, leader, compared)) for _, row in found if row is not leader]
+    return [_line(view, row, leader, compared, *gap) for row, gap in compared_rows if gap is not None]
 
 
-def _line(view: View, row: Row, leader: Row, gap: Difference, seeds: int) -> list[str]:
-    interval = f"{number(gap.low, 'dB')} to {number(gap.high, 'dB')}"
-    p = permutation_p(*(np.array([found.mean for found in view.sampled(r, ARRAY).values()]) for r in (row, leader)))
-    return [row.label, leader.label, number(gap.mean, "dB"), interval, _verdict(view, row, gap), f"{p:.2g}", str(seeds)]
+def _gap(view: View, row: Row, leader: Row, compared: Compared) -> tuple[Difference, int] | None:
+    """The difference, and the seeds behind it."""
+    if compared.array is not None:
+        return view.difference(row, leader, compared.array)
+    gaps = seed_gaps(row, leader, compared.key)
+    return (students_difference(gaps, level=LEVEL), len(gaps)) if len(gaps) else None
 
 
-def _verdict(view: View, row: Row, gap: Difference) -> str:
+def _line(view: View, row: Row, leader: Row, compared: Compared, gap: Difference, seeds: int) -> list[str]:
+    unit = view.units[compared.key]
+    ends = "NA (1 seed)" if isnan(gap.low) else f"{number(gap.low, unit)} to {number(gap.high, unit)}"
+    verdict = _of_seeds(row, compared, gap, seeds) if compared.array is None else _of_images(view, row, gap)
+    p = permutation_p(*(_values(view, each, compared) for each in (row, leader)))
+    return [row.label, leader.label, number(gap.mean, unit), ends, verdict, f"{p:.2g}", str(seeds)]
+
+
+def _values(view: View, row: Row, compared: Compared) -> np.ndarray:
+    """(S,) the seeds' values."""
+    if compared.array is not None:
+        return np.array([found.mean for found in view.sampled(row, compared.array).values()])
+    measures = [record.metrics.get(compared.key) for record in row.records]
+    return np.array([m.value for m in measures if m is not None and m.value is not None])
+
+
+def _of_images(view: View, row: Row, gap: Difference) -> str:
     if gap.separable:
         return "separable"
     resamples = view.resamples(row)
@@ -60,6 +105,18 @@ def _verdict(view: View, row: Row, gap: Difference) -> str:
     clusters = resamples.num_clusters
     wanted = clusters_to_separate(gap, clusters)
     return f"not separable at N = {clusters:,}" + (f" (about {wanted:,})" if wanted is not None else "")
+
+
+def _of_seeds(row: Row, compared: Compared, gap: Difference, seeds: int) -> str:
+    summary = summarize(row.records, compared.key)
+    if summary is not None and summary.floor is not None and abs(gap.mean) <= FLOORS * summary.floor:
+        return "within three floors"
+    if gap.separable:
+        return "separable"
+    wanted = seeds_to_separate(gap, seeds)
+    return f"not separable with {seeds} seed{'s' * (seeds > 1)}" + (
+        f" (about {wanted:,})" if wanted is not None else ""
+    )
 
 
 def permutation_p(a: np.ndarray, b: np.ndarray) -> float:

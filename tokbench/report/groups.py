@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from functools import cached_property
 
 from tokbench.records import RunRecord
 from tokbench.report.judges import judges, of_one_judge, required
+from tokbench.report.protocol import precision, protocol_hash
 
 TOKENIZER = ("name", "quantizer", "tokenizer", "loss", "tuning", "choices")  # of a configuration: what is compared
 STAGES = ("tokenizer", "bits", "all")  # each measures what the one before it does, and more
@@ -87,6 +87,7 @@ class _Part:
     def __init__(self, record: RunRecord) -> None:
         self.records: list[RunRecord] = []
         self.images = record.data.fingerprints
+        self.precision = precision(record)
         self.judges: dict[str, object] = {}
         self.versions: dict[str, int] = {}
         self.protocols: dict[str, str] = {}
@@ -101,11 +102,12 @@ class _Part:
         self.runs.add(_identity(record))
 
     def comparable(self, record: RunRecord) -> bool:
-        """False where the images, a judge that all must share, or the version of a shared room or measure differ, or the same run
-        is here.
+        """False where the images, the precision, a judge that all must share, or the version of a shared room or measure differ,
+        or the same run is here.
         """
         return (
             record.data.fingerprints == self.images
+            and precision(record) == self.precision
             and all(self.versions.get(room, version) == version for room, version in record.versions.items())
             and all(self.protocols.get(key, m.protocol) == m.protocol for key, m in record.metrics.items())
             and all(self.judges.get(name, known) == known for name, known in required(record).items())
@@ -126,13 +128,6 @@ def _partition(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
             home.add(record)
     found = [newest_first(part.records) for part in parts]
     return [of_one_judge(part) for part in sorted(found, key=lambda part: _age(part[0]), reverse=True)]
-
-
-def _digest(records: Sequence[RunRecord]) -> str:
-    """Six hex digits of what sets these records apart from others of the same stem."""
-    versions = sorted({item for record in records for item in record.versions.items()})
-    content = json.dumps([records[0].data.fingerprints, versions], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:6]
 
 
 def _superseded(failure: RunRecord, successes: Sequence[RunRecord]) -> bool:
@@ -169,7 +164,7 @@ def group_records(records: Iterable[RunRecord], *, mixed: bool = False) -> list[
     for stem, members in sorted(by_stem.items()):
         successes = [record for record in members if record.status == "ok"]
         parts = _partition(_complete(successes)) or [[]]
-        found = [Group(stem, parts[0])] + [Group(f"{stem}-{_digest(part)}", part) for part in parts[1:]]
+        found = [Group(stem, parts[0])] + [Group(f"{stem}-{protocol_hash(part)}", part) for part in parts[1:]]
         failures = newest_first(record for record in members if record.status == "failed")
         found[0].failed = [record for record in failures if not _superseded(record, successes)]
         groups += found
@@ -182,7 +177,7 @@ def _mixed(stem: str, parts: Sequence[Sequence[RunRecord]]) -> Group:
     """The records of all parts; those of all but the newest are named by the hash of what sets them apart."""
     group = Group(f"{stem}-mixed")
     for place, part in enumerate(parts):
-        apart = _digest(part)
+        apart = protocol_hash(part)
         for record in part:
             shown = record if place == 0 else record.model_copy(update={"name": f"{record.name}-{apart}"})
             group.records.append(shown)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tokbench.report.claims import questions
-from tokbench.report.columns import Column, show, value
+from tokbench.report.columns import Column, floor, floored, show, value
 from tokbench.report.figures import figures
-from tokbench.report.formatting import markdown_table
+from tokbench.report.formatting import EMPTY, markdown_table
 from tokbench.report.groups import plain_stem
 from tokbench.report.methods import is_sweep, make_methods
 from tokbench.report.quantizers import PAGE, equal_bits
@@ -17,9 +17,10 @@ from tokbench.report.view import View
 
 
 def _both(view: View, row: Row, column: Column) -> str:
-    """A measure of the common block and of the native one."""
+    """A measure of the common block and of the native one, with the noise floor that they share."""
     keys = (column.key, column.key.replace("common/", "native/"))
-    return " / ".join(show(summarize(row.records, key)) for key in keys)
+    text, beside = " / ".join(show(summarize(row.records, key)) for key in keys), floor(view, row, column)
+    return text if beside == EMPTY else f"{text} (floor {beside})"
 
 
 GFD, KID = "common/generation/fd_classifier", "common/guided/kid_random64"
@@ -28,8 +29,8 @@ COLUMNS = (
     Column("nominal", "bits/nominal_bits_per_image", value),
     Column("model", "native/bits/model_bits_per_image", value),
     Column("usage", "bits/usage", value),
-    Column("gFD common", GFD, value),
-    Column("gFD native", "native/generation/fd_classifier", value),
+    Column("gFD common", GFD, floored),
+    Column("gFD native", "native/generation/fd_classifier", floored),
     Column("KID random64 common / native", KID, _both),
     Column("caption shown, reconstruction", "reconstruction/caption_shown", value),
     Column("caption shown, common / native", "common/generation/caption_shown", _both),

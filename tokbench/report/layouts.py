@@ -7,12 +7,32 @@ from dataclasses import dataclass
 from tokbench.data.letters import BACKGROUNDS, FONT_SIZES
 from tokbench.metrics.standard_shapes import SHAPES
 from tokbench.metrics.standard_systems import WAYS
-from tokbench.report.columns import Column, Peers, bound, flattened, floor, interval, preset, seeds, value, warning
+from tokbench.report.columns import (
+    Column,
+    bound,
+    flattened,
+    floor,
+    interval,
+    preset,
+    ranked_among,
+    seeds,
+    value,
+    warning,
+)
+from tokbench.report.peers import Peers
 from tokbench.report.view import View
 
 _INTERVAL = (
     "95 % intervals are bootstrapped over seeds and images together, images in clusters that share a source photograph;"
     " ± is the standard deviation over training seeds."
+)
+_AMONG = (
+    "ranked among: the rows of equal nominal bits (within 1 %) in one encoder, decoder and loss, trained for the same steps of"
+    " the same batch, width, depth, precision and images; none: what differs from the nearest comparison."
+)
+_COMMON = (
+    "ranked among: the rows that differ in the tokenizer alone: as many tokens, one backbone, scheme and budget, and training"
+    " FLOPs within 5 %; none: what differs from the nearest comparison."
 )
 _COLLAPSE = (
     "None of these is an achievement by itself: a collapsed codebook also lowers entropy and error. They are read"
@@ -62,8 +82,9 @@ RECONSTRUCTION = Layout(
         Column("floor", "reconstruction/fd_random64", floor, bare=True),
         Column("caption shown", "reconstruction/caption_shown", value, rank="equal bits", array="caption_shown"),
         Column("attributes shown", "reconstruction/attributes_shown", value),
+        Column("ranked among", "reconstruction/psnr_db", ranked_among, rank="equal bits", bare=True),
     ),
-    (_INTERVAL,),
+    (_INTERVAL, _AMONG),
 )
 BITS = Layout(
     "Bits",
@@ -126,28 +147,40 @@ _TOKENIZER_COST = (
 )
 
 
+_DISTANCES = (
+    ("gFD classifier", "fd_classifier"),
+    ("gFD random64", "fd_random64"),
+    ("KID random64", "kid_random64"),
+    ("sliced W2", "sliced_wasserstein"),
+)
+
+
 def _generation(block: str, group: str) -> tuple[Column, ...]:
-    rank: Peers = "all" if block == "common" else None
+    rank: Peers | None = "all" if block == "common" else None
     at = f"{block}/{group}"
     first = f"{block}/generation/fd_classifier"
     return (
         *((Column("preset", first, preset, bare=True),) if block == "native" else ()),
         *((Column("guidance", f"{at}/guidance", value),) if group == "guided" else ()),
-        Column("gFD classifier", f"{at}/fd_classifier", value, rank=rank),
-        Column("floor", f"{at}/fd_classifier", floor, bare=True),
-        Column("gFD random64", f"{at}/fd_random64", value, rank=rank),
-        Column("KID random64", f"{at}/kid_random64", value, rank=rank),
-        Column("sliced W2", f"{at}/sliced_wasserstein", value, rank=rank),
+        *(
+            column
+            for name, short in _DISTANCES
+            for column in (
+                Column(name, f"{at}/{short}", value, rank=rank),
+                Column("floor", f"{at}/{short}", floor, bare=True),
+            )
+        ),
         Column("nearest train", f"{at}/nearest_train_distance", value),
         Column("class agreement", f"{at}/class_agreement", value),
         Column("caption shown", f"{at}/caption_shown", value, rank=rank),
         Column("attributes shown", f"{at}/attributes_shown", value),
+        *((Column("ranked among", f"{at}/sliced_wasserstein", ranked_among, rank=rank, bare=True),) if rank else ()),
     )
 
 
 def _understanding(block: str) -> tuple[Column, ...]:
     at = f"{block}/understanding"
-    rank: Peers = "all" if block == "common" else None
+    rank: Peers | None = "all" if block == "common" else None
     return (
         Column("caption accuracy", f"{at}/caption_accuracy", value, rank=rank),
         Column("caption", f"{at}/caption_bits_per_byte", value),
@@ -215,7 +248,7 @@ SECTIONS = (
     Section(
         "Generation, common: one scheme for all",
         (
-            Layout("Guidance 1", _generation("common", "generation")),
+            Layout("Guidance 1", _generation("common", "generation"), (_COMMON,)),
             Layout("Best guidance", _generation("common", "guided")),
         ),
     ),

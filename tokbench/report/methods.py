@@ -14,7 +14,7 @@ from typing import Any
 
 from tokbench.metrics.definition import PSNR_CAP
 from tokbench.report.groups import Group, settings
-from tokbench.report.ranking import BITS_TOLERANCE
+from tokbench.report.peers import BITS_TOLERANCE
 from tokbench.report.rows import NOMINAL_BITS, Row, summarize
 
 USED_BITS = "bits/marginal_bits_per_image"

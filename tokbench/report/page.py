@@ -13,6 +13,7 @@ from tokbench.report.formatting import markdown_table
 from tokbench.report.layouts import SECTIONS, Section
 from tokbench.report.lost import NOTE
 from tokbench.report.pictures import left_out
+from tokbench.report.protocol import protocol_hash
 from tokbench.report.ranking import why_unranked
 from tokbench.report.tables import NOTHING, table
 from tokbench.report.view import View
@@ -67,6 +68,7 @@ def header(view: View) -> list[str]:
         f"- data: {record.data.name}, images: {sizes or 'unknown'}{skipped}",
         f"- fingerprints: {prints or 'unknown'}",
         f"- budget: {record.budget}",
+        f"- protocol: `{protocol_hash(group.records or group.failed)}` (of images, precision, judges, measures, versions)",
         f"- runs: {len(group.records)} over {len(view.rows)} rows, seeds {', '.join(map(str, seeds)) or 'none'}",
         f"- machine: {environment(view)}",
         *([f"- {why}"] if (why := why_unranked(view)) and group.records else []),

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+
 from tokbench.metrics.standard import FEATURES
+from tokbench.metrics.statistics import students_difference
 from tokbench.records import parse_key
 from tokbench.report.definitions import direction
 from tokbench.report.formatting import listed
-from tokbench.report.groups import surroundings
-from tokbench.report.rows import NOMINAL_BITS, Row, summarize
-from tokbench.report.view import View
+from tokbench.report.peers import Peers, peer_groups
+from tokbench.report.rows import Row, summarize
+from tokbench.report.view import LEVEL, View
 
 MIN_SEEDS = 3
 FLOORS = 3  # values and leads below so many noise floors are not ranked
-BITS_TOLERANCE = 0.01  # of nominal bits, within which rows count as equal
 
 
 def why_unranked(view: View) -> str | None:
@@ -34,11 +35,12 @@ def _may_rank(view: View) -> bool:
     return view.group.ranked and any(len(row.records) >= MIN_SEEDS for row in view.rows)
 
 
-def winners(view: View, key: str, *, peers: str, array: str | None) -> set[str]:
-    """Labels of the rows that lead their peers: those of one backbone and budget, or of equal nominal bits in one autoencoder.
+def winners(view: View, key: str, *, peers: Peers, array: str | None) -> set[str]:
+    """Labels of the rows that lead their peers (`peer_groups`).
 
-    A lead counts where the paired interval of the per-image array leaves out 0, or, without an array, where both the
-    value and its distance to the next exceed three noise floors. No lead, no winner.
+    A lead counts where the paired interval of the per-image array leaves out 0, or, without an array, where both the value
+    and its distance to the next exceed three noise floors and Student's interval over the seeds in common leaves out 0. No
+    lead, no winner.
     """
     asked = (key, peers, array)
     if asked not in view.winners:
@@ -46,7 +48,7 @@ def winners(view: View, key: str, *, peers: str, array: str | None) -> set[str]:
     return view.winners[asked]
 
 
-def _winners(view: View, key: str, peers: str, array: str | None) -> set[str]:
+def _winners(view: View, key: str, peers: Peers, array: str | None) -> set[str]:
     way = direction(key)
     if way is None or not _may_rank(view):
         return set()
@@ -61,43 +63,19 @@ def trained_on(row: Row, key: str) -> str | None:
     return network if any(isinstance(names, list) and network in names for names in used) else None
 
 
-def peer_groups(view: View, peers: str) -> list[list[Row]]:
-    """Rows that differ in the tokenizer alone, or discrete rows by equal nominal bits (1 %) in one autoencoder and loss."""
-    if peers == "all":
-        alike: dict[str, list[Row]] = defaultdict(list)
-        for row in view.rows:
-            alike[surroundings(row.records[0])].append(row)
-        return list(alike.values())
-    groups: list[tuple[float, object, list[Row]]] = []
-    for row in view.rows:
-        bits = _mean(row, NOMINAL_BITS, seeds=1)
-        if bits is None:
-            continue  # continuous: no row has as many bits
-        around = tuple(row.records[0].config.get(part) for part in ("tokenizer", "loss"))
-        same = (
-            rows for first, other, rows in groups if abs(bits - first) <= BITS_TOLERANCE * first and other == around
-        )
-        home = next(same, None)
-        if home is None:
-            groups.append((bits, around, [row]))
-        else:
-            home.append(row)
-    return [rows for *_, rows in groups]
-
-
-def _mean(row: Row, key: str, *, seeds: int) -> float | None:
+def mean_of(row: Row, key: str, *, seeds: int = 1) -> float | None:
     """The mean over seeds; None where fewer than so many have a value."""
     summary = summarize(row.records, key)
     return None if summary is None or summary.seeds < seeds else summary.mean
 
 
 def _leader(view: View, key: str, rows: Sequence[Row], way: str, array: str | None) -> str | None:
-    found = [(mean, row) for row in rows if (mean := _mean(row, key, seeds=MIN_SEEDS)) is not None]
+    found = [(mean, row) for row in rows if (mean := mean_of(row, key, seeds=MIN_SEEDS)) is not None]
     if len(found) < 2:
         return None
     found.sort(key=lambda pair: pair[0], reverse=way == "up")
     (first, best), *others = found
-    means = [mean for row in rows if (mean := _mean(row, key, seeds=1)) is not None]
+    means = [mean for row in rows if (mean := mean_of(row, key)) is not None]
     if first != (max(means) if way == "up" else min(means)):
         return None  # a row of fewer seeds looks better
     if array is not None:
@@ -105,13 +83,27 @@ def _leader(view: View, key: str, rows: Sequence[Row], way: str, array: str | No
         leads = all(_separable(view, best, row, array) for _, row in others)
     else:
         margin = FLOORS * max(_floor(view, row, key) for _, row in found)
-        leads = abs(first - others[0][0]) > margin and (way == "up" or first > margin)
+        clear = abs(first - others[0][0]) > margin and (way == "up" or first > margin)
+        leads = clear and all(separable_by_seeds(best, row, key) for _, row in others)
     return best.label if leads else None
 
 
 def _separable(view: View, row: Row, other: Row, array: str) -> bool:
     found = view.difference(row, other, array)
     return found is not None and found[0].separable
+
+
+def separable_by_seeds(row: Row, other: Row, key: str) -> bool:
+    """Whether Student's 95 % interval of the mean gap between seeds in common leaves out 0; never of a single seed."""
+    gaps = seed_gaps(row, other, key)
+    return len(gaps) > 1 and students_difference(gaps, level=LEVEL).separable
+
+
+def seed_gaps(row: Row, other: Row, key: str) -> np.ndarray:
+    """(S,) values of a measure of the one row minus those of the other, over the seeds that have both."""
+    values = [{r.seed: m.value for r in each.records if (m := r.metrics.get(key))} for each in (row, other)]
+    pairs = [(values[0][seed], values[1].get(seed)) for seed in values[0]]
+    return np.array([mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None])
 
 
 def _floor(view: View, row: Row, key: str) -> float:
