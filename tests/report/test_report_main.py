@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import pandas as pd
 from report_factory import file, measure, record
 
 from tokbench.report.build import build_report
@@ -24,8 +25,9 @@ def test_each_row_has_its_quality_its_bits_and_its_cost(tmp_path: Path) -> None:
             file(record(name, seed, ranked=True), tmp_path)
     found = cells(tmp_path, "fsq")
     assert "[" in found["PSNR (dB) [95 %]"]
-    assert "(floor " in found["gFD, common"]
-    assert found["gFD, native"].endswith(", chameleon)")
+    assert found["generation, common"].startswith("gFD ")
+    assert "(floor " in found["generation, common"]
+    assert found["generation, native"].endswith(", chameleon)")
     assert found["seeds / test images"].startswith("3 / ")
     assert "nominal (bits/pixel)" not in found or cells(tmp_path, "continuous_4")["nominal (bits/pixel)"]
 
@@ -61,3 +63,47 @@ def test_psnr_at_equal_model_bits_is_read_off_the_sweep_of_the_method(tmp_path: 
             config = made.config | {"quantizer": {"codebook_size": codes}}
             file(made.model_copy(update={"metrics": made.metrics | known, "config": config}), tmp_path)
     assert cells(tmp_path, "vq (codebook_size=16)")["PSNR at FSQ's model bits (dB)"] == "21.57"
+
+
+def test_psnr_at_equal_model_bits_may_be_read_off_a_sweep_at_another_budget(tmp_path: Path) -> None:
+    file(record("vq", 0, ranked=True), tmp_path)
+    sweep = {"budget": "sweep", "stage": "bits", "ranked": True}
+    for name, codes, bits, quality in (("fsq", 1000, 500.0, 23.0), ("vq", 16, 400.0, 20.0), ("vq", 4096, 600.0, 24.0)):
+        values = {"native/bits/model_bits_per_image": bits, "native/bits/model_bits_per_pixel": bits / 1024}
+        values |= {"reconstruction/psnr_db": quality, "bits/nominal_bits_per_image": 64 * math.log2(codes)}
+        values |= {"bits/nominal_bits_per_pixel": math.log2(codes) / 16}
+        made = record(name, 0, hash=f"{codes:08x}", **sweep)
+        config = made.config | {"quantizer": {"codebook_size": codes}}
+        known = {key: measure(key, value) for key, value in values.items()}
+        file(made.model_copy(update={"metrics": made.metrics | known, "config": config}), tmp_path)
+    assert cells(tmp_path, "vq")["PSNR at FSQ's model bits (dB)"] == "22.00 (budget sweep)"
+
+
+def test_what_was_read_at_another_budget_says_so(tmp_path: Path) -> None:
+    file(record("fsq", ranked=True), tmp_path)
+    other = record("fsq", 1, ranked=True, hash="0123abcd", budget="sweep")
+    read = {"legibility/string_accuracy_relative": measure("legibility/string_accuracy_relative", 0.5)}
+    data = other.data.model_copy(update={"name": "glyphs", "fingerprints": {"train": "99"}})
+    file(other.model_copy(update={"metrics": other.metrics | read, "data": data}), tmp_path)
+    build_report(tmp_path)
+    text = (tmp_path / "main.md").read_text().split("## cifar10")[1].split("## ")[0]
+    assert "50.0 (budget sweep)" in text
+
+
+def test_without_classes_generation_is_told_by_kid(tmp_path: Path) -> None:
+    made = record("fsq", ranked=True)
+    key = "common/generation/fd_classifier"
+    known = {key: measure(key, None, "no classes")}
+    file(made.model_copy(update={"metrics": made.metrics | known}), tmp_path)
+    assert cells(tmp_path, "fsq")["generation, common"].startswith("KID 0.0234 (floor ")
+
+
+def test_the_best_is_bold_and_the_csv_has_the_same_cells(tmp_path: Path) -> None:
+    for seed in range(3):
+        for name in ("fsq", "vq"):
+            file(record(name, seed, ranked=True), tmp_path)
+    assert cells(tmp_path, "fsq")["PSNR (dB) [95 %]"].startswith("**23.58**")
+    assert not cells(tmp_path, "vq")["PSNR (dB) [95 %]"].startswith("**")
+    table = pd.read_csv(tmp_path / "main.csv").set_index("tokenizer")
+    assert list(table.index) == ["fsq", "vq"]
+    assert table.loc["fsq", "PSNR (dB) [95 %]"].startswith("23.58 [")
