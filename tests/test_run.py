@@ -153,6 +153,7 @@ def test_the_report_names_a_corrupt_record_and_keeps_it(swept: tuple[Path, str],
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["reuse=maybe"], "reuse must be one of here, anywhere, got 'maybe'"),
         (["quantizer=nonsense"], "Available options in 'quantizer':\n"),
         (["quantizer.levels=[8,1,5]"], "levels must each be a whole number >= 2 and <= 1000, got [8, 1, 5]"),
         (["quantizer=vq", "quantizer.codebook_size=0"], "codebook_size must be >= 2, got 0"),
@@ -308,6 +309,8 @@ def test_a_record_made_elsewhere_is_made_again_here(
     assert "recorded before" in capsys.readouterr().out
     assert start(monkeypatch, *words, f"cache_dir={tmp_path / 'elsewhere'}") == OK
     assert "recorded before" not in capsys.readouterr().out
+    assert start(monkeypatch, *words, f"cache_dir={tmp_path / 'third'}", "reuse=anywhere") == OK
+    assert "recorded before" in capsys.readouterr().out
 
 
 def test_readme_and_ci_name_the_same_commands() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["TOKBENCH_ROOT"] = str(ROOT)  # conf/config.yaml anchors its paths here
-NOT_HASHED = ("results_dir", "cache_dir", "force", "logger", "experiment")
+NOT_HASHED = ("results_dir", "cache_dir", "force", "reuse", "logger", "experiment")
 GROUPS = ("data", "tokenizer", "quantizer", "backbone", "generation", "budget")
 # Keys younger than the first records, with the value that says what runs did before: left out of the hash at that value.
 LATER: dict[str, Any] = {

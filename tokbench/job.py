@@ -35,6 +35,7 @@ VERSION = 1
 Values = Mapping[str, Any]
 COMMON = "transfusion"  # the preset of the like-for-like column
 STAGES = ("all", "bits", "tokenizer")
+REUSE = ("here", "anywhere")  # where the record of a finished run may come from
 MOST_TOKENS_ON_CPU = 1024  # of an image: attention and sampling of more take hours at any budget
 ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modules its configuration names
     *("tokbench.interfaces", "tokbench.layers", "tokbench.diffusion", "tokbench.cost", "tokbench.train"),
@@ -143,6 +144,8 @@ def prepare(config: Values) -> Job:
         config = {**config, "quantizer": None, "choices": {**config["choices"], "quantizer": None}}
     if config["stage"] not in STAGES:
         raise ValueError(f"stage must be one of {', '.join(STAGES)}, got {config['stage']!r}")
+    if config["reuse"] not in REUSE:
+        raise ValueError(f"reuse must be one of {', '.join(REUSE)}, got {config['reuse']!r}")
     if not re.fullmatch(NAME, str(config["name"])):
         raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {config['name']!r}")
     if not isinstance(config["seed"], int) or config["seed"] < 0:
@@ -280,11 +283,12 @@ def checkout(cache: Path) -> str:
 
 
 def recorded(job: Job) -> Path | None:
-    """The record of this very run, if it was made here."""
+    """The record of this very run, if it was made here, or anywhere with reuse=anywhere."""
     found = find_record(job.folder, job.config["name"], job.config["seed"], job.hash)
-    if found is None or found.environment.get("checkout") != checkout(Path(job.config["cache_dir"])):
+    if found is None:
         return None
-    return job.folder / found.file_name
+    own = found.environment.get("checkout") == checkout(Path(job.config["cache_dir"]))
+    return job.folder / found.file_name if own or job.config["reuse"] == REUSE[1] else None
 
 
 def failed_since(job: Job, since: float) -> str | None:
