@@ -134,3 +134,11 @@ def test_a_codebook_size_takes_the_recommended_levels_and_says_their_product(
 def test_refuses_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FiniteScalarQuantizer(**options)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_codes_that_are_looked_up_are_those_of_the_formula(symmetric):
+    quantizer = FiniteScalarQuantizer([8, 5, 4, 3], symmetric=symmetric)
+    indices = torch.randint(480, (7, 9))
+    assert torch.equal(quantizer.indices_to_codes(indices), quantizer._codes(indices))
+    assert FiniteScalarQuantizer([65, 32, 32], symmetric=symmetric).table is None

@@ -20,6 +20,7 @@ from tokbench.quantizers.latents import check_latents
 VERSION = 1
 EPSILON = 1e-3  # the paper's: keeps the bound inside the outer levels; at 1001 levels it would lose them
 MAX_LEVEL = 1000
+MAX_TABLE = 2**16  # codes that are looked up; of more each is computed
 RECOMMENDED = {  # log2 of the codebook's size wished for: levels, table 1 and appendix A.4 of the paper
     4: (5, 3),
     6: (8, 8),
@@ -49,6 +50,7 @@ class FiniteScalarQuantizer(nn.Module):
 
     levels: Tensor
     basis: Tensor
+    table: Tensor | None
 
     def __init__(
         self,
@@ -79,6 +81,8 @@ class FiniteScalarQuantizer(nn.Module):
         self.loss_weights: dict[str, float] = {}
         self.register_buffer("levels", torch.tensor(levels), persistent=False)
         self.register_buffer("basis", torch.tensor([prod(levels[:i]) for i in range(self.dim)]), persistent=False)
+        every = torch.arange(prod(levels)) if prod(levels) <= MAX_TABLE else None
+        self.register_buffer("table", None if every is None else self._codes(every), persistent=False)
 
     def bound(self, z: Tensor) -> Tensor:
         """(..., D) float32 in steps; rounded, L_i consecutive integers a channel from -(L_i // 2), or from 0 if symmetric."""
@@ -104,6 +108,9 @@ class FiniteScalarQuantizer(nn.Module):
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         """(B, N) int64 in [0, prod(levels)) to (B, N, D) float32."""
+        return self._codes(indices) if self.table is None else nn.functional.embedding(indices, self.table)
+
+    def _codes(self, indices: Tensor) -> Tensor:
         return self._scaled((indices[..., None] // self.basis % self.levels).float() - self._lowest)
 
     @property
