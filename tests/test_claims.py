@@ -63,8 +63,15 @@ def test_an_experiment_is_run_by_its_own_command_with_the_words_it_takes(monkeyp
         assert claims.run(own, words, time.monotonic() + 60) == claims.OK
     assert asked == [
         ["-m", "tokbench.toys", "results_dir=here"],
-        ["-m", "tokbench.run", "-m", "experiments=text_tax", "results_dir=here"],  # drawn, and in no folder
-        ["-m", "tokbench.run", "-m", "experiments=bits", *words],
+        [
+            "-m",
+            "tokbench.run",
+            "-m",
+            "experiments=text_tax",
+            "reuse=anywhere",
+            "results_dir=here",
+        ],  # drawn, and in no folder
+        ["-m", "tokbench.run", "-m", "experiments=bits", "reuse=anywhere", *words],
     ]
 
 

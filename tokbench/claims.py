@@ -125,7 +125,8 @@ def plan(needs: Sequence[Need], hours: float) -> list[str]:
 
 def run(need: Need, overrides: Sequence[str], deadline: float) -> int:
     """The exit code of the experiment's command, which is stopped at the deadline and goes on from there another time."""
-    module = ["tokbench.toys"] if need.command == TOYS else ["tokbench.run", "-m", f"experiments={need.experiment}"]
+    sweep = ["tokbench.run", "-m", f"experiments={need.experiment}", "reuse=anywhere"]
+    module = ["tokbench.toys"] if need.command == TOYS else sweep
     command = [sys.executable, "-m", *module, *(word for word in overrides if _taken(word, need))]
     with subprocess.Popen(command, cwd=ROOT) as process:
         try:

@@ -14,7 +14,8 @@ from tokbench.records import RunRecord, read_records
 from tokbench.report.build import build_report
 from tokbench.report.groups import group_records
 from tokbench.report.legibility import legibility_strips
-from tokbench.report.rules import agrees, collapse, find_row, levels
+from tokbench.report.levels import collapse, levels
+from tokbench.report.rules import agrees, find_row
 from tokbench.report.view import View
 
 RELATIVE, HAS, NEEDS = (

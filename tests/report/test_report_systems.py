@@ -3,7 +3,7 @@ from report_factory import measure
 
 from tokbench.records import read_records, write_arrays, write_record
 from tokbench.report.groups import group_records
-from tokbench.report.rules import enough
+from tokbench.report.levels import enough
 from tokbench.report.systems import completion_strips, draw_heatmaps, draw_systems, heatmaps, step_curves
 from tokbench.report.view import View
 

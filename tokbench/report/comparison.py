@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokbench.metrics.statistics import Difference
+from tokbench.metrics.statistics import Difference, students_difference
 from tokbench.records import parse_key
 from tokbench.report.rows import Row, Summary, summarize
-from tokbench.report.rules import ARRAYS, interval
-from tokbench.report.view import View
+from tokbench.report.rules import ARRAYS
+from tokbench.report.view import LEVEL, View
 
 
 @dataclass(frozen=True)
@@ -52,4 +52,4 @@ def _seeds(a: Row, b: Row, key: str) -> tuple[Difference | None, int]:
     if not shared:
         mean = float(np.mean(list(mine.values())) - np.mean(list(others.values())))
         return Difference(mean, math.nan, math.nan, separable=False), 0
-    return interval(np.array([mine[seed] - others[seed] for seed in shared])), len(shared)
+    return students_difference(np.array([mine[seed] - others[seed] for seed in shared]), level=LEVEL), len(shared)

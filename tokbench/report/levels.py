@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from tokbench.metrics.statistics import students_difference
 from tokbench.report.floors import within_floors
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rows import Row, summarize
-from tokbench.report.rules import Finding, ends, find_row, interval
-from tokbench.report.view import View
+from tokbench.report.rules import Finding, ends, find_row
+from tokbench.report.view import LEVEL, View
 
 
 def levels(
@@ -60,7 +61,7 @@ def _enough(view: View, measure: str, most: float, side: Mapping[str, Any]) -> F
     if not values:
         return None
     few, many = np.array(values, dtype=float).T
-    gap = interval(100 * (few - many) / many)
+    gap = students_difference(100 * (few - many) / many, level=LEVEL)
     agreed = True if gap.high <= most else False if gap.low > most else None
     decided = len(values) >= MIN_SEEDS
     sides = [(row, side["few"]), (row, measure)]

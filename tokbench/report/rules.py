@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
 
-import numpy as np
-from scipy import stats
-
-from tokbench.metrics.statistics import Difference
+from tokbench.metrics.statistics import Difference, students_difference
 from tokbench.report.floors import within_floors
 from tokbench.report.formatting import EMPTY, number
-from tokbench.report.ranking import MIN_SEEDS
+from tokbench.report.ranking import MIN_SEEDS, seed_gaps
 from tokbench.report.rows import Row, flatten, summarize
 from tokbench.report.view import LEVEL, View
 
@@ -142,22 +139,11 @@ def difference(view: View, first: Row, second: Row, measure: str) -> tuple[Diffe
     if measure in ARRAYS:
         found = view.difference(first, second, ARRAYS[measure])
         return None if found is None else (*found, "dB" if measure.endswith("_db") else "")
-    values = [{r.seed: m.value for r in row.records if (m := r.metrics.get(measure))} for row in (first, second)]
-    seeds = [s for s in values[0] if values[0][s] is not None and values[1].get(s) is not None]
-    if not seeds:
+    gaps = seed_gaps(first, second, measure)
+    if not len(gaps):
         return None
-    gaps = np.array([float(values[0][s]) - float(values[1][s]) for s in seeds])  # type: ignore[arg-type]
     unit = next(r.metrics[measure].unit for r in first.records if measure in r.metrics)
-    return interval(gaps), len(seeds), unit
-
-
-def interval(gaps: np.ndarray) -> Difference:
-    """The mean of (n,) gaps, one a seed, with Student's 95 % interval; of one gap without bounds (nan)."""
-    if len(gaps) == 1:
-        return Difference(float(gaps[0]), math.nan, math.nan, separable=False)
-    reach = stats.t.ppf((1 + LEVEL) / 2, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
-    low, high = float(gaps.mean() - reach), float(gaps.mean() + reach)
-    return Difference(float(gaps.mean()), low, high, separable=low > 0 or high < 0)
+    return students_difference(gaps, level=LEVEL), len(gaps), unit
 
 
 def ends(gap: Difference) -> str:
