@@ -1,5 +1,7 @@
 """Tokens of several codebooks and sub-pixels on their way through tables and costs."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from tokbench.evaluate.tokens import encode_split, space_of, token_space
 from tokbench.generation.causal import Causal
 from tokbench.generation.denoise import Denoise
 from tokbench.heads.factorised import Factorised
+from tokbench.heads.regression import Regression
 from tokbench.interfaces import Dataset, Quantized, Split
 from tokbench.judges import ColourClassifier
 from tokbench.roofline import workload
@@ -76,6 +79,27 @@ def test_the_search_for_codes_compares_with_every_code_of_every_stage(name: str,
     space = space_of(made, torch.zeros(made.dim), torch.ones(made.dim), size=32)
     least = 2 * 64 * products
     assert least <= snap_flops(None, space) <= 3 * least  # a search in tiles may go over some codes twice
+
+
+@pytest.mark.parametrize("name", ["fsq", "vq", "rvq"])
+@pytest.mark.parametrize("drawn", ["one at a time", "at once"])
+def test_flops_with_the_search_are_those_counted(name: str, drawn: str) -> None:
+    """Latents of a discrete tokenizer: a causal scheme looks for the code of each token alone, which costs more rows."""
+    made = tokenizer(name)
+    space = space_of(made, torch.zeros(made.dim), torch.ones(made.dim), size=32)
+    config = build.compose(["budget=smoke"])["backbone"] | {"width": 48, "depth": 2, "heads": 2}
+    backbone = build.construct(config, dim=made.dim, grid=space.shape)
+    if drawn == "at once":
+        scheme: Any = Denoise(space, backbone, schedule="cosine", prediction="v", steps=3, sampler="ddim", **ROWS)
+    else:
+        head = Regression(width=48, dim=made.dim)
+        scheme = Causal(space, backbone, head, order="raster", temperature=1.0, **ROWS)
+    text, lengths = encode_text(["abcdef"])
+    generator = torch.Generator().manual_seed(0)
+    counted = cost.counted_flops(lambda: scheme.sample(text, lengths, guidance=1.0, generator=generator))
+    works = workload(scheme, space, prompt=6 + cost.PROMPT_SPECIALS)
+    analytic = sum(work.flops for work in works.values()) + snap_flops(scheme, space)
+    assert counted == pytest.approx(analytic, rel=0.02)
 
 
 def test_pixels_lose_nothing_and_carry_eight_bits_a_subpixel() -> None:

@@ -12,8 +12,10 @@ from tokbench import cost, timing
 from tokbench.backbone.attention import Cache
 from tokbench.backbone.sequence import SPECIALS, encode_text
 from tokbench.evaluate.measures import Measures, measured, missing
+from tokbench.generation.causal import Causal
 from tokbench.interfaces import Scheme, TokenBatch, Tokenizer, TokenSpace
 from tokbench.metrics.images import to_float
+from tokbench.quantizers.nearest import MIN_ROWS
 from tokbench.roofline import Bounds, bounds, measured_device, workload
 
 VERSION = 1
@@ -154,15 +156,18 @@ def training_step_flops(scheme: Scheme, batch: TokenBatch) -> int:
 
 
 def snap_flops(scheme: Scheme, space: TokenSpace) -> int:
-    """Of the search for one image's nearest codes, where a scheme draws latents of a discrete tokenizer.
+    """Of the searches for one image's nearest codes, where a scheme draws latents of a discrete tokenizer.
 
-    That of several codebooks is the tokenizer's own, and counted.
+    A causal scheme searches token by token, each search of at least MIN_ROWS rows. That of several codebooks is the tokenizer's
+    own, and counted.
     """
     if getattr(getattr(scheme, "head", None), "reads", "latents") == "indices":
         return 0
+    at_once = 1 if isinstance(scheme, Causal) else space.num_tokens
+    searches = space.num_tokens // at_once
     if len(space.codebook_sizes) > 1 and (snap := space.snap) is not None:
-        return cost.counted_flops(lambda: snap(space.mean.expand(1, space.num_tokens, space.dim)))
-    return sum(2 * space.num_tokens * size * space.dim for size in space.codebook_sizes)
+        return searches * cost.counted_flops(lambda: snap(space.mean.expand(1, at_once, space.dim)))
+    return sum(2 * searches * max(at_once, MIN_ROWS) * size * space.dim for size in space.codebook_sizes)
 
 
 def allocated_cache(scheme: Scheme, generate: Callable[[], object]) -> int:
