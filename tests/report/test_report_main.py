@@ -80,8 +80,11 @@ def test_psnr_at_equal_model_bits_may_be_read_off_a_sweep_at_another_budget(tmp_
 
 
 def test_what_was_read_at_another_budget_says_so(tmp_path: Path) -> None:
-    file(record("fsq", ranked=True), tmp_path)
-    other = record("fsq", 1, ranked=True, hash="0123abcd", budget="sweep")
+    """Whose tokenizer is narrower, as that budget says."""
+    first, other = record("fsq", ranked=True), record("fsq", 1, ranked=True, hash="0123abcd", budget="sweep")
+    for made, width in ((first, 96), (other, 48)):
+        made.config["tokenizer"] = {"factor": 4, "width": width}
+    file(first, tmp_path)
     read = {"legibility/string_accuracy_relative": measure("legibility/string_accuracy_relative", 0.5)}
     data = other.data.model_copy(update={"name": "glyphs", "fingerprints": {"train": "99"}})
     file(other.model_copy(update={"metrics": other.metrics | read, "data": data}), tmp_path)

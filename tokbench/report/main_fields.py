@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -22,7 +22,7 @@ DISTANCES = (  # the first that a row has
     ("gFD", "generation/fd_classifier"),
     ("KID", "generation/kid_random64"),
 )
-AUTOENCODER = ("tokenizer", "loss")  # of a configuration: what stands around a quantizer
+BY_BUDGET = ("width", "depth")  # of a tokenizer: what its budget says
 MODEL_BPP = "MODEL/bits/model_bits_per_pixel"
 Block = Literal["common", "native"]
 Cell = Callable[[View, Row, Sequence[View]], str]
@@ -112,9 +112,16 @@ def _made(row: Row) -> str:
 def same_tokenizer(row: Row, other: Row) -> bool:
     """Whether two rows are one tokenizer with one quantizer, whatever data and budget trained it."""
     mine, theirs = row.records[0], other.records[0]
-    return mine.name == theirs.name and all(
-        mine.config.get(p) == theirs.config.get(p) for p in (*AUTOENCODER, "quantizer")
-    )
+    same = mine.name == theirs.name and mine.config.get("quantizer") == theirs.config.get("quantizer")
+    return same and _around(row) == _around(other)
+
+
+def _around(row: Row) -> Mapping[str, object]:
+    """What stands around a row's quantizer, but for the sizes that follow from its budget."""
+    config = row.records[0].config
+    tokenizer, loss = config.get("tokenizer"), config.get("loss")
+    kept = tokenizer.items() if isinstance(tokenizer, dict) else ()
+    return {key: value for key, value in kept if key not in BY_BUDGET} | {"loss": loss}
 
 
 def _shape(view: View, row: Row, views: Sequence[View]) -> str:
@@ -145,7 +152,7 @@ def _at_equal_bits(view: View, row: Row, views: Sequence[View]) -> str:
 
 def _read_off(view: View, row: Row) -> str | None:
     """The same in one group; None where it has no FSQ or no two V of the method in the row's autoencoder."""
-    families = [family for family in _families(view) if _alike(row, family.points[0].row)]
+    families = [family for family in _families(view) if _around(row) == _around(family.points[0].row)]
     wanted = [p.mean(MODEL_BPP) for f in families for p in f.points if p.row.records[0].name == "fsq"][:1]
     for family in families:
         of_row = family.points[0].row.records[0].name.split("_sized")[0] == row.records[0].name
@@ -155,10 +162,6 @@ def _read_off(view: View, row: Row) -> str | None:
             (found,) = quality_at(bits[kept], psnr[kept], wanted)
             return number(float(found), "dB") if np.isfinite(found) else "NA (outside)"
     return None
-
-
-def _alike(row: Row, other: Row) -> bool:
-    return all(row.records[0].config.get(part) == other.records[0].config.get(part) for part in AUTOENCODER)
 
 
 @lru_cache(maxsize=4)
