@@ -86,6 +86,22 @@ def test_a_seed_without_model_bits_leaves_the_curve_to_the_others(tmp_path):
     assert main(["--results", str(tmp_path)]) == 0
 
 
+def test_points_of_more_seeds_do_not_push_the_curves_of_fewer_off_the_page(tmp_path):
+    """Four points of one seed and two of three: the curves are those of the seed that all six have."""
+    filed(tmp_path, "fsq", gain=0.0, sizes=(16, 64, 256, 1024), seeds=1)
+    filed(tmp_path, "vq_tuned", gain=1.0, sizes=(16, 64), seeds=3)
+    for number, name in enumerate(("lfq", "bsq", "ibq")):  # of one V each: on no curve
+        filed(tmp_path, name, gain=0.1 * number, sizes=(64,), seeds=3)
+    (view,) = read_views(tmp_path)
+    curves, seeds = make_curves(view, make_families(view.rows))
+    assert seeds == [0]
+    assert {label: len(curve.bits) for label, curve in curves.items()} == {"fsq": 4, "vq_tuned": 2}
+    assert main(["--results", str(tmp_path)]) == 0
+    page = (tmp_path / PAGE).read_text()
+    assert "### PSNR at equal model bits" in page
+    assert "NA (fewer than 4 points)" in page
+
+
 def test_bd_rate_is_against_the_tuned_vq_and_on_kodak_against_jpeg(results):
     first, kodak = (results / PAGE).read_text().split("## Kodak")
     assert "against vq_tuned" in first

@@ -59,3 +59,22 @@ def test_a_run_taken_further_replaces_the_one_that_stopped_and_shares_its_page(t
     text = (tmp_path / "cifar10-cpu.csv").read_text()
     assert "abcdef01" in text
     assert short.file_name not in text
+
+
+def test_where_the_entropy_is_known_images_hold_exactly_that(tmp_path: Path) -> None:
+    made = coded(swept("vq", 1024))
+    known = {"bits/source_bits_per_image": measure("bits/source_bits_per_image", 307.2)}
+    text = page(tmp_path, made.model_copy(update={"metrics": made.metrics | known}))
+    assert "Held: 0.100 bits a sub-pixel, the exact entropy of the process that drew them." in text
+    (budget,) = [line for line in text.splitlines() if line.startswith("| vq ") and "enough, by" in line]
+    assert "| 307 |" in " ".join(budget.split())
+
+
+def test_what_a_grid_needs_follows_from_its_codes_and_what_it_uses_stands_beside(tmp_path: Path) -> None:
+    text = page(tmp_path, coded(swept("vq", 1024)))
+    (budget,) = [line for line in text.splitlines() if line.startswith("| vq ") and "times too few" in line]
+    cells = [cell.strip() for cell in budget.strip("|").split("|")]
+    assert cells[4] == "640"
+    assert cells[7] == "14,720"  # 15,360 - 640
+    assert cells[9] == "1,536"  # 15,360 / log2 1024
+    assert cells[-1] == "576"

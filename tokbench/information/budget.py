@@ -78,34 +78,29 @@ def short(carried: float, bits: float) -> str:
 
 def published_rows(bits_per_byte: float) -> list[list[str]]:
     """A row a published system: tokens, codes, bits it carries, bits a byte of image, how far below what images hold."""
-    rows = []
-    for name, system in PUBLISHED.items():
-        carried = capacity_bits(system.tokens, system.codes)
-        rows.append(budget_row(name, system.size, system.tokens, carried, bits_per_byte, f"{system.codes:,}"))
-    return rows
+    return [budget_row(name, s.size, s.tokens, s.codes, bits_per_byte) for name, s in PUBLISHED.items()]
 
 
-def budget_row(name: str, size: int, tokens: int, carried: float, bits_per_byte: float, codes: str) -> list[str]:
-    """One line of the budget table, of any system."""
-    held = image_bits(size, bits_per_byte)
-    log2_codes = log2_codes_needed(held, tokens)
-    per_token = carried / tokens
+def budget_row(name: str, size: int, tokens: int, codes: int, bits_per_byte: float) -> list[str]:
+    """One line of the budget table, of any system: N tokens of V codes against an image at so many bits a byte."""
+    held, carried = image_bits(size, bits_per_byte), capacity_bits(tokens, codes)
     return [
         name,
         f"{size} x {size}",
         f"{tokens:,}",
-        codes,
+        f"{codes:,}",
         f"{carried:,.0f}",
         f"{carried / (3 * size**2):.4f}",
         f"{held:,.0f}",
+        f"{max(held - carried, 0):,.0f}",
         short(carried, held),
-        f"{ceil(held / per_token):,}" if per_token else "none would do",
-        f"2^{log2_codes:,.1f}",
+        f"{tokens_needed(held, codes):,}",
+        f"2^{log2_codes_needed(held, tokens):,.1f}",
     ]
 
 
 HEADINGS = [
-    *("system", "image", "N", "V", "N log2 V (bits)", "bits/byte", "image holds (bits)", "carries"),
+    *("system", "image", "N", "V", "N log2 V (bits)", "bits/byte", "image holds (bits)", "deficit (bits)", "carries"),
     *("N needed at this V", "V needed at this N"),
 ]
 
@@ -136,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(report(given.bits_per_byte, given.size, given.codebook_size, tokens)))
     print(f"\npublished, at {given.bits_per_byte:g} bits/byte:")
     for row in published_rows(given.bits_per_byte):
-        print(f"  {row[0]:42} {row[2]:>5} x {row[3]:>7} codes: {row[4]:>7} bits, {row[5]} bits/byte, {row[7]}")
+        print(f"  {row[0]:42} {row[2]:>5} x {row[3]:>7} codes: {row[4]:>7} bits, {row[5]} bits/byte, {row[8]}")
     return 0
 
 

@@ -10,8 +10,12 @@ from tokbench.report.columns import Column, floor, floored, show, value
 from tokbench.report.figures import figures
 from tokbench.report.formatting import EMPTY, markdown_table
 from tokbench.report.groups import plain_stem
+from tokbench.report.information import PAGE as INFORMATION
+from tokbench.report.information import short_tables
 from tokbench.report.methods import is_sweep, make_methods
 from tokbench.report.quantizers import PAGE, equal_bits
+from tokbench.report.rate_distortion import PAGE as RATES
+from tokbench.report.rate_distortion import equal_model_bits
 from tokbench.report.rows import Row, summarize
 from tokbench.report.view import View
 
@@ -53,6 +57,8 @@ def readme_block(views: Sequence[View], results: Path) -> str:
         for view in _newest(views)
     ]
     own = [view for view in views if view.group.experiment and (results / f"{view.group.stem}.md").exists()]
+    lengths = [line for view in views if view.group.experiment == "bits" for line in ("", *short_tables(view))]
+    told += [*lengths, "", f"More: [{INFORMATION}]({results.name}/{INFORMATION}).", ""] if lengths else []
     return "\n".join([*told, *_experiments(own, results.name), *figures([*_newest(views), *own], results), ""])
 
 
@@ -86,8 +92,10 @@ def _generates(view: View) -> bool:
 def _summary(view: View, folder: str) -> str:
     names = {record.name for record in view.group.records}
     what = f"**{view.group.stem}** ({len(names)} tokenizers, {len(view.rows)} rows, {_seeds(view)})"
-    told = [f"{what}: PSNR at equal used bits, usage, robustness: [{PAGE}]({folder}/{PAGE})", ""]
-    return "\n".join([*told, *equal_bits(make_methods(view.rows)), ""])
+    links = f"[{PAGE}]({folder}/{PAGE}) (usage, robustness, equal used bits), [{RATES}]({folder}/{RATES})"
+    told = f"{what}: {links}"
+    equal = equal_model_bits(view)
+    return "\n".join([told, "", *(equal or equal_bits(make_methods(view.rows))), ""])
 
 
 def _seeds(view: View) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from tokbench.metrics.definition import CODECS_FILE
 from tokbench.records import write_whole
-from tokbench.report.equal_bits import AtBits, at_equal_bits, bd_rate, front, round_targets
+from tokbench.report.equal_bits import BD_POINTS, AtBits, at_equal_bits, bd_rate, front, round_targets
 from tokbench.report.formatting import markdown_table, number
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rate_families import Family, RatePoint, make_curves, make_families
@@ -125,27 +125,26 @@ def _series(families: Sequence[Family], bits: str, quality: str) -> dict[str, An
 
 
 def _section(view: View, families: Sequence[Family]) -> list[str]:
-    curves, seeds = make_curves(view, families)
-    ranges = [(bits.min(), bits.max()) for c in curves.values() for bits in [c.bits[front(c.bits, c.quality)]]]
-    targets = round_targets(ranges, most=MOST_TARGETS)
-    places = at_equal_bits(curves, targets, level=LEVEL)
     lines = [f"## {view.group.stem}", ""]
-    if targets:
-        bold = len(seeds) >= MIN_SEEDS
-        cells = [[label, *(_at_cell(found.get(label), bold=bold) for found in places)] for label in curves]
-        headings = ["family", *(f"{target:g} bits/pixel" for target in targets)]
-        lines += [
-            "### PSNR at equal model bits",
-            "",
-            *markdown_table(headings, cells),
-            "",
-            EQUAL,
-            *([] if bold else ["", FEW]),
-            "",
-        ]
+    if equal := equal_model_bits(view, families):
+        lines += ["### PSNR at equal model bits", "", *equal, ""]
     means = {family.label: _means(family) for family in families}
     lines += _bd_lines(means, ANCHOR if ANCHOR in means else next(iter(means), ""))
     return [*lines, "### All points", "", *_points(families), ""]
+
+
+def equal_model_bits(view: View, families: Sequence[Family] | None = None) -> list[str]:
+    """Markdown: PSNR with its interval at a few numbers of model bits, by family; [] where no family has several points."""
+    curves, seeds = make_curves(view, _families(view) if families is None else families)
+    ranges = [(bits.min(), bits.max()) for c in curves.values() for bits in [c.bits[front(c.bits, c.quality)]]]
+    targets = round_targets(ranges, most=MOST_TARGETS)
+    if not targets:
+        return []
+    places = at_equal_bits(curves, targets, level=LEVEL)
+    bold = len(seeds) >= MIN_SEEDS
+    cells = [[label, *(_at_cell(found.get(label), bold=bold) for found in places)] for label in curves]
+    headings = ["family", *(f"{target:g} bits/pixel" for target in targets)]
+    return [*markdown_table(headings, cells), "", EQUAL, *([] if bold else ["", FEW])]
 
 
 def _at_cell(found: AtBits | None, *, bold: bool) -> str:
@@ -167,7 +166,9 @@ def _bd_lines(means: Mapping[str, tuple[Sequence[float], Sequence[float]]], anch
     for label, own in means.items():
         if label != anchor and len(own[0]) > 1:
             found = bd_rate(means[anchor], own)
-            cells.append([label, NO_OVERLAP if found is None else f"{found:+.1f} %"])
+            few = min(len(own[0]), len(means[anchor][0])) < BD_POINTS
+            missing = f"NA (fewer than {BD_POINTS} points)" if few else NO_OVERLAP
+            cells.append([label, missing if found is None else f"{found:+.1f} %"])
     if not cells:
         return []
     return ["### BD-rate", "", *markdown_table(["family", f"against {anchor}"], cells), "", BD, ""]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,18 +86,29 @@ def _point(row: Row) -> RatePoint | None:
 def make_curves(view: View, families: Sequence[Family]) -> tuple[dict[str, Curve], list[int]]:
     """PSNR against model bits per pixel of families with two points or more, and the seeds it is over.
 
-    Those are the seeds that most points have; points without them all are left out.
+    Those are the seeds that put most points on curves; points without them all are left out.
     """
     tables = {id(point): _sampled(view, point) for family in families for point in family.points}
-    counted = Counter(tuple(sorted(table)) for table in tables.values() if table)
-    seeds = max(counted.items(), key=lambda item: (item[1], len(item[0])))[0] if counted else ()
+    seeds = _seeds_of_most([[set(tables[id(point)]) for point in family.points] for family in families])
     curves: dict[str, Curve] = {}
     for family in families:
         points = [point for point in family.points if set(seeds) <= tables[id(point)].keys()]
         if seeds and len(points) > 1:
             found = [_resampled(view, point, [tables[id(point)][seed] for seed in seeds], seeds) for point in points]
             curves[family.label] = Curve(*(np.array(column) for column in zip(*found, strict=True)))
-    return curves, list(seeds)
+    return curves, seeds
+
+
+def _seeds_of_most(families: Sequence[Sequence[set[int]]]) -> list[int]:
+    """Of the seeds that points have, those that leave most points in families of two or more; of equals the more seeds."""
+
+    def left(seeds: Iterable[int]) -> tuple[int, int]:
+        wanted = set(seeds)
+        counts = (sum(wanted <= own for own in points) for points in families)
+        return sum(count for count in counts if count > 1), len(wanted)
+
+    candidates = {frozenset(own) for points in families for own in points if own}
+    return sorted(max(candidates, key=left, default=frozenset()))
 
 
 def _sampled(view: View, point: RatePoint) -> dict[int, Sampled]:
