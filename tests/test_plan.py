@@ -41,6 +41,43 @@ def test_at_batch_one_a_pass_over_the_image_costs_a_gpu_little_more_than_one_tok
     assert causal.at(batch).seconds < denoise.at(batch).seconds
 
 
+def test_patches_of_latents_take_fewer_places():
+    """Transfusion-7B reads 2 x 2 patches of latents (arXiv:2408.11039): a quarter of the tokens and of their cache."""
+    given = {**SEVEN, "prompt": 1}
+    one, two = (
+        planned("transfusion", given, [*WORDS, *patch], device=NAMED["h200"], element_bytes=2)
+        for patch in ((), ("+generation.scheme.patch=2",))
+    )
+    assert (one.num_tokens, two.num_tokens) == (256, 64)
+    assert one.row_bytes - two.row_bytes == 2 * 32 * 4096 * 2 * (256 - 64)
+    sizes = cost.Sizes(4096, 32, 4 * 16)
+    assert two.parameters - one.parameters == 2 * 4096 * 3 * 16
+    row = cost.training_flops(sizes, text=1, num_tokens=64, image_head=4 * 16)
+    assert two.training_flops_per_token == row / (1 + 64 + cost.SPECIALS)
+    passes = two.works["image"].passes
+    flops = sum(two.works[name].flops for name in ("prompt", "image"))
+    assert flops == cost.denoise_generation_flops(sizes, prompt=1, num_tokens=64, steps=passes, guided=False)
+    assert two.works["decoding"] == one.works["decoding"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "words", "passes"),
+    [
+        ("showo", ["steps=8"], 1 + 8),
+        ("mar", ["steps=8"], 1 + 8),
+        ("transfusion", ["steps=8"], 1 + 8),
+        ("showo", ["steps=8", "generation.scheme.rounds=4"], 1 + 4),
+        ("chameleon", ["steps=8"], 1 + 255),
+    ],
+)
+def test_steps_are_those_of_a_sampler_or_the_rounds(preset, words, passes, capsys):
+    quantizer = "continuous_8" if preset == "mar" else "vq"
+    sizes = ["width=256", "depth=2", "device=h200", f"quantizer={quantizer}", "tokenizer.factor=16"]
+    assert main([f"generation={preset}", *sizes, *words]) == OK
+    cells = [cell.strip() for cell in capsys.readouterr().out.splitlines()[2].split("|")]
+    assert cells[3:5] == ["256", str(passes)]
+
+
 def test_a_system_that_does_not_fit_says_so(capsys):
     small = ["flops=1e12", "bandwidth=1e11", "launch=1e-5", "memory=1e6"]
     assert main(["generation=transfusion", "width=256", "depth=2", *small]) == OK
@@ -70,6 +107,12 @@ def test_a_named_device_can_be_changed(capsys):
         (["generation=chameleon", "no.such=1"], "no.such"),
         (["generation=chameleon", "image_size=255"], "image size must be divisible by factor = 4"),
         (["generation=chameleon", "quantizer=continuous_4"], "the tokenizer is continuous"),
+        (
+            ["generation=transfusion", "image_size=128", "+generation.scheme.patch=3"],
+            "got patch 3 and tokens of shape (32, 32)",
+        ),
+        (["generation=chameleon", "+generation.scheme.patch=2"], "Causal has no argument 'patch'"),
+        (["generation=showo", "steps=5000"], "rounds must be in 1..4096, the tokenizer's image tokens, got 5000"),
         (["width=100", "heads=3"], "width must be a multiple of 2 * heads"),
     ],
 )

@@ -12,6 +12,7 @@ from tokbench.evaluate.shapes import at_shape, evaluate_shapes, mosaic
 from tokbench.evaluate.tokens import space_of
 from tokbench.generation.causal import Causal
 from tokbench.generation.denoise import Denoise
+from tokbench.generation.tokens import grouped
 from tokbench.heads.categorical import Categorical
 from tokbench.metrics.standard_shapes import SHAPES
 from tokbench.quantizers.fsq import FiniteScalarQuantizer
@@ -31,25 +32,27 @@ def test_a_mosaic_is_an_image_and_the_next_ones_of_its_class_in_raster_order() -
     assert torch.equal(mosaic(data, 1, 1, chosen=torch.arange(10)).images, data.images)
 
 
-def made(kind: str, positions: str = "rope_tv"):
+def made(kind: str, positions: str = "rope_tv", patch: int = 1):
     torch.manual_seed(0)
     tokenizer = Autoencoder(FiniteScalarQuantizer([5, 5]), width=8, factor=4, depth=1).eval()
     space = space_of(tokenizer, torch.zeros(2), torch.ones(2), size=16)
-    backbone = Backbone(dim=2, width=32, depth=1, heads=1, grid=space.shape, positions=positions, base=1e4)
+    dim, grid = grouped(space, patch)
+    backbone = Backbone(dim=dim, width=32, depth=1, heads=1, grid=grid, positions=positions, base=1e4)
     if kind == "causal":
         head = Categorical(width=32, codebook_sizes=(25,), top_p=1.0)
         scheme = Causal(space, backbone, head, order="raster", temperature=1.0, **ROWS)
     else:
-        scheme = Denoise(space, backbone, schedule="cosine", prediction="v", steps=2, sampler="ddim", **ROWS)
+        path = {"schedule": "cosine", "prediction": "v", "steps": 2, "sampler": "ddim", "patch": patch}
+        scheme = Denoise(space, backbone, **path, **ROWS)
     for parameter in scheme.parameters():
         nn.init.normal_(parameter, std=0.2) if parameter.ndim > 1 else None
     return tokenizer, space, scheme.eval()
 
 
-@pytest.mark.parametrize("kind", ["causal", "denoise"])
+@pytest.mark.parametrize(("kind", "patch"), [("causal", 1), ("denoise", 1), ("denoise", 2)])
 @pytest.mark.parametrize("positions", ["rope_tv", "learned"])
-def test_every_shape_gets_its_bits_and_the_scheme_stays_as_it_was(kind: str, positions: str) -> None:
-    tokenizer, space, scheme = made(kind, positions)
+def test_every_shape_gets_its_bits_and_the_scheme_stays_as_it_was(kind: str, patch: int, positions: str) -> None:
+    tokenizer, space, scheme = made(kind, positions, patch)
     before = scheme.space, scheme.backbone.grid
     found = evaluate_shapes("native", scheme, tokenizer, space, split(10, 0), images=4, batch=8)
     assert (scheme.space, scheme.backbone.grid) == before
@@ -72,6 +75,19 @@ def test_bits_do_not_depend_on_the_batch_and_are_those_of_the_scheme_at_that_sha
     with pytest.raises(RuntimeError, match="stop"), at_shape(scheme, (8, 8)):
         raise RuntimeError("stop")
     assert scheme.backbone.grid == (4, 4)
+
+
+def test_patches_of_tokens_have_their_own_grid_at_every_shape() -> None:
+    _, _, scheme = made("denoise", patch=2)
+    with at_shape(scheme, (4, 8)) as wide:
+        assert (wide.shape, scheme.backbone.grid, scheme.num_places) == ((4, 8), (2, 4), 8)
+        text, lengths = torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+        drawn = scheme.sample(text, lengths, guidance=1.0, generator=torch.Generator().manual_seed(0))
+        assert drawn.z_q.shape == (1, 32, 2)
+    assert (scheme.space.shape, scheme.backbone.grid) == ((4, 4), (2, 2))
+    with pytest.raises(ValueError, match=r"got patch 2 and tokens of shape \(4, 5\)"), at_shape(scheme, (4, 5)):
+        pass
+    assert (scheme.space.shape, scheme.backbone.grid) == ((4, 4), (2, 2))
 
 
 def test_an_untrained_head_pays_log_v_a_token_at_every_shape() -> None:

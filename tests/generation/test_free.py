@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from tokbench.backbone.sequence import BOI, BOS, EOI, EOS, Sequences, encode_text, next_tokens, rows_of_one_kind
+from tokbench.backbone.sequence import (
+    BOI,
+    BOS,
+    EOI,
+    EOS,
+    MOST_TEXT_BYTES,
+    Sequences,
+    encode_text,
+    next_tokens,
+    rows_of_one_kind,
+)
 from tokbench.backbone.transformer import Backbone
 from tokbench.generation.causal import Causal
 from tokbench.generation.denoise import Denoise
@@ -120,6 +130,14 @@ def test_it_stops_where_it_must(monkeypatch):
     assert [type(p) for p in free_run(scheme, b"", most_images=2, **options)] == [Quantized, Quantized, bytes]
     says(ord("y"))
     assert free_run(scheme, b"", most_images=0, **options) == [b"yyy"]
+
+
+def test_a_prompt_is_as_long_as_a_caption_at_most():
+    options = {"most_images": 0, "most_bytes": 1, "temperature": 0, "generator": torch.Generator()}
+    limit = "captions must be <= 1000 bytes of UTF-8, got 1001 in 'aaaaaaaaaaaaaaaaaaaa'..."
+    with pytest.raises(ValueError, match=limit):
+        free_run(made("causal"), b"a" * (MOST_TEXT_BYTES + 1), **options)
+    assert len(free_run(made("causal"), "\u00e9".encode() * (MOST_TEXT_BYTES // 2), **options)) <= 1
 
 
 def known(keep, rows=3):

@@ -15,6 +15,7 @@ from tokbench.backbone.positions import as_grid
 from tokbench.evaluate.measures import Measures, in_batches, mean_of, measured, missing
 from tokbench.evaluate.reference import some
 from tokbench.evaluate.tokens import TokenTable, encode_split
+from tokbench.generation.tokens import grouped
 from tokbench.interfaces import Split, Tokenizer, TokenSpace
 from tokbench.metrics.standard_shapes import SHAPES
 
@@ -66,9 +67,14 @@ def _likelihoods(names: list[str], scheme: Any, space: TokenSpace, table: TokenT
 
 @contextmanager
 def at_shape(scheme: Any, shape: tuple[int, ...]) -> Iterator[TokenSpace]:
-    """The scheme reads and generates images of this token shape meanwhile; gives the token space of that shape."""
+    """The scheme reads and generates images of this token shape meanwhile; gives the token space of that shape.
+
+    ValueError where the scheme's patches do not fit into it.
+    """
     space, grid = scheme.space, scheme.backbone.grid
-    scheme.space, scheme.backbone.grid = replace(space, shape=shape), as_grid(shape)
+    there = replace(space, shape=shape)
+    _, places = grouped(there, getattr(scheme, "patch", 1))
+    scheme.space, scheme.backbone.grid = there, as_grid(places)
     try:
         yield scheme.space
     finally:

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from tokbench.backbone.attention import Cache
-from tokbench.backbone.sequence import BOI, BOS, EOI, EOS
+from tokbench.backbone.sequence import BOI, BOS, EOI, EOS, check_text
 from tokbench.backbone.transformer import Backbone
 from tokbench.generation.prompts import Prompt
 from tokbench.heads.sampling import draw
@@ -38,8 +38,10 @@ def free_run(
 ) -> list[bytes | Quantized]:
     """What follows BOS and `text`, pieces of text and images (1, N, ...) in turn, up to EOS or until it is as long as allowed.
 
-    `temperature` of the text, 0 for the likeliest byte. No image is begun beyond `most_images`.
+    `temperature` of the text, 0 for the likeliest byte. No image is begun beyond `most_images`. ValueError where `text` is
+    longer than a caption may be.
     """
+    check_text([text])
     sequence = _Sequence(scheme, most_images=most_images, most_bytes=len(text) + most_bytes)
     pieces: list[bytes | Quantized] = []
     said = bytearray()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import nn
 
 from tokbench import build, cost
+from tokbench.generation.tokens import grouped
 from tokbench.interfaces import TokenSpace
 from tokbench.roofline import Bounds, Device, Work, bounds, workload
 
@@ -22,7 +24,7 @@ class System:
 
     preset: str
     parameters: int
-    num_tokens: int
+    num_tokens: int  # places of an image in the sequence: P x P of the tokenizer's tokens are one
     training_flops_per_token: float
     training_proxy: float  # 6 N
     works: Mapping[str, Work]
@@ -65,26 +67,25 @@ def planned(
         factors=tuple(tuple(own) for own in getattr(tokenizer, "factors", ())),
         snap=getattr(tokenizer, "snap", None),
     )
+    dim, grid = grouped(space, node["scheme"].get("patch", 1))
     with torch.device("meta"):
-        backbone = build.construct(config["backbone"], dim=space.dim, grid=space.shape)
+        backbone = build.construct(config["backbone"], dim=dim, grid=grid)
         head = _head(node["head"], backbone.width, space)
         scheme = build.construct(node["scheme"], space, backbone, *([head] if head is not None else []))
     prompt = given.get("prompt", 32)
     works = workload(scheme, space, prompt=prompt) | _decoding(tokenizer, size, space)
-    sizes = cost.Sizes(backbone.width, backbone.depth, space.dim)
+    sizes, places = cost.Sizes(backbone.width, backbone.depth, dim), prod(grid)
     per_token = 0 if head is None else getattr(head, "loss_flops", head.flops)
-    row = cost.forward_flops(
-        sizes, text=prompt, num_tokens=space.num_tokens, image_head=space.dim if head is None else 0
-    )
-    length = prompt + space.num_tokens + cost.SPECIALS
+    row = cost.forward_flops(sizes, text=prompt, num_tokens=places, image_head=dim if head is None else 0)
+    length = prompt + places + cost.SPECIALS
     return System(
         preset=node["name"],
         parameters=cost.num_parameters(scheme),
-        num_tokens=space.num_tokens,
-        training_flops_per_token=3 * (row + space.num_tokens * per_token) / length,
+        num_tokens=places,
+        training_flops_per_token=3 * (row + places * per_token) / length,
         training_proxy=6 * cost.num_parameters(backbone.blocks),
         works=works,
-        row_bytes=cost.kv_bytes(sizes, slots=prompt + space.num_tokens, rows=1, element_bytes=element_bytes),
+        row_bytes=cost.kv_bytes(sizes, slots=prompt + places, rows=1, element_bytes=element_bytes),
         device=device,
         element_bytes=element_bytes,
     )
@@ -98,6 +99,8 @@ def _overrides(preset: str, given: Mapping[str, Any]) -> list[str]:
         words.append(f"backbone.heads={max(given['width'] // 128, 1)}")
     if "steps" in given:
         words.append(f"budget.evaluation.denoise_steps={given['steps']}")
+        scheme = build.compose([f"generation={preset}"])["generation"].get("scheme", {})
+        words += [f"generation.scheme.rounds={given['steps']}"] if "rounds" in scheme else []
     return words
 
 
