@@ -50,8 +50,8 @@ ONE_LENGTH = Layout(
     (
         "Nominal, used and model bits are an image's: what V promises, the marginal entropy of its tokens (counted over all"
         " tokens of the test images), and -log2 p under the native backbone; a masked scheme has a bound on it alone. Rates of"
-        " continuous latents and of raw patches under a denoiser are bounds, not entropies: their column of tokens is above what a better"
-        " prior would need.",
+        " continuous latents and of raw patches under a denoiser are bounds, not entropies: their column of tokens is above what"
+        " a better prior would need.",
         "What is left open is coded from the reconstruction alone. Image codecs also look at the neighbours coded before, so that"
         " one may need fewer bits than tokens and what they leave open.",
         "above entropy: the total less the exact entropy of the process that drew the images, where it is known; never below 0.",
