@@ -11,6 +11,7 @@ from tokbench.locks import held
 from tokbench.records import RunRecord, remove_partial, write_whole
 from tokbench.report.experiments import own_views, plain_views, read_experiments
 from tokbench.report.formatting import markdown_table
+from tokbench.report.free import draw_free
 from tokbench.report.frontiers import draw_frontiers
 from tokbench.report.groups import Group
 from tokbench.report.headline import readme_block
@@ -137,7 +138,7 @@ def _build_group(view: View, whole: View, results: Path) -> list[Path]:
     pictures = draw_pictures(view, results)
     if view.group.experiment is None:
         pictures += draw_legibility(view, results) + draw_lost(view, results)
-    pictures += draw_systems(view, results) + draw_frontiers(view, results)
+    pictures += draw_systems(view, results) + draw_free(view, results) + draw_frontiers(view, results)
     pictures += draw_heatmaps(whole, results) if heatmaps(view) else []
     write_whole(page, render_page(view, pictures).encode())
     write_whole(table, csv_lines((whole if view.group.experiment is None else view).group.records))
