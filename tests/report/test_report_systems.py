@@ -1,10 +1,11 @@
 import numpy as np
+from matplotlib.image import imread
 from report_factory import measure
 
 from tokbench.records import read_records, write_arrays, write_record
 from tokbench.report.groups import group_records
 from tokbench.report.levels import enough
-from tokbench.report.systems import completion_strips, draw_heatmaps, draw_systems, heatmaps, step_curves
+from tokbench.report.systems import completion_strips, draw_heatmaps, draw_systems, heatmaps, step_curves, time_curves
 from tokbench.report.view import View
 
 
@@ -63,6 +64,17 @@ def test_curves_and_completions_are_drawn_where_runs_have_them(tmp_path):
     assert [label for label, _ in strips] == ["originals", "fsq\nshowo"]
     assert strips[0][1].max() == 9
     assert len(draw_systems(view, tmp_path)) == 2
+
+
+def test_quality_over_time_has_a_panel_where_runs_were_timed(tmp_path):
+    quality = {f"native/steps/fd_classifier_rounds_{n}": 8.0 / n for n in (1, 2, 4)}
+    times = {f"native/steps/latency_seconds_rounds_{n}": 0.01 * n for n in (1, 2)}
+    timed = view_of(tmp_path / "timed", ("fsq", "showo", 0, None, quality | times, {}))
+    busy = view_of(tmp_path / "busy", ("fsq", "showo", 0, None, quality | dict.fromkeys(times), {}))
+    assert time_curves(timed) == {"fsq, showo: rounds": [(10.0, 8.0), (20.0, 4.0)]}
+    assert time_curves(busy) == {}
+    widths = [imread(*draw_systems(view, tmp_path)).shape[1] for view in (busy, timed)]
+    assert widths[1] > 1.5 * widths[0]
 
 
 def test_few_steps_are_enough_within_some_percent(tmp_path):
