@@ -14,6 +14,8 @@ from tokbench.report.free import ENDING as FREE
 from tokbench.report.free import NOTE as FREE_NOTE
 from tokbench.report.layouts import SECTIONS, Section
 from tokbench.report.lost import NOTE as LOST_NOTE
+from tokbench.report.parity_plot import ENDING as PARITY
+from tokbench.report.parity_plot import NOTE as PARITY_NOTE
 from tokbench.report.pictures import left_out
 from tokbench.report.protocol import protocol_hash
 from tokbench.report.ranking import why_unranked
@@ -21,7 +23,7 @@ from tokbench.report.tables import NOTHING, table
 from tokbench.report.view import View
 
 FEWER = "Too many rows for a picture: it has one of each name, of the V that most methods share where there is one."
-CAPTIONS = {"-lost-first": LOST_NOTE, FREE: FREE_NOTE}  # by how a picture's stem ends
+CAPTIONS = {"-lost-first": LOST_NOTE, FREE: FREE_NOTE, PARITY: PARITY_NOTE}  # by how a picture's stem ends
 
 
 def render_page(view: View, pictures: Sequence[Path]) -> str:
