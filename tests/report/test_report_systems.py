@@ -4,8 +4,10 @@ from report_factory import measure
 
 from tokbench.records import read_records, write_arrays, write_record
 from tokbench.report.groups import group_records
+from tokbench.report.layouts import SECTIONS
 from tokbench.report.levels import enough
 from tokbench.report.systems import completion_strips, draw_heatmaps, draw_systems, heatmaps, step_curves, time_curves
+from tokbench.report.tables import ENCODER_DECODER, table
 from tokbench.report.view import View
 
 
@@ -52,6 +54,20 @@ def test_a_heatmap_has_a_cell_for_each_pair_that_was_trained_for_the_same_flops(
     (path,) = draw_heatmaps(view, tmp_path)
     assert path.name.endswith("-equal-flops-2e+12.png")
     assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_row_of_mar_says_that_it_is_one_stack_and_names_the_published_encoder_decoder(tmp_path):
+    values = {"native/cost/parameters": 1e6}
+    mar = view_of(tmp_path / "mar", ("fsq", "mar", 0, None, values, {}), ("vq", "showo", 0, None, values, {}))
+    (layout,) = (layout for s in SECTIONS for layout in s.layouts if (s.title, layout.title) == ("Cost", "Native"))
+    lines = table(mar, layout)
+    assert [line.split("|")[2].strip() for line in lines if line.startswith(("| fsq", "| vq"))] == [
+        "mar (one stack)",
+        "showo",
+    ]
+    assert lines.count(ENCODER_DECODER) == 1
+    other = view_of(tmp_path / "other", ("fsq", "showo", 0, None, values, {}))
+    assert ENCODER_DECODER not in table(other, layout)
 
 
 def test_curves_and_completions_are_drawn_where_runs_have_them(tmp_path):
