@@ -1,10 +1,13 @@
 import numpy as np
+from matplotlib.image import imread
 from report_factory import measure
 
 from tokbench.records import read_records, write_arrays, write_record
 from tokbench.report.groups import group_records
+from tokbench.report.layouts import SECTIONS
 from tokbench.report.levels import enough
-from tokbench.report.systems import completion_strips, draw_heatmaps, draw_systems, heatmaps, step_curves
+from tokbench.report.systems import completion_strips, draw_heatmaps, draw_systems, heatmaps, step_curves, time_curves
+from tokbench.report.tables import ENCODER_DECODER, table
 from tokbench.report.view import View
 
 
@@ -53,6 +56,20 @@ def test_a_heatmap_has_a_cell_for_each_pair_that_was_trained_for_the_same_flops(
     assert path.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_row_of_mar_says_that_it_is_one_stack_and_names_the_published_encoder_decoder(tmp_path):
+    values = {"native/cost/parameters": 1e6}
+    mar = view_of(tmp_path / "mar", ("fsq", "mar", 0, None, values, {}), ("vq", "showo", 0, None, values, {}))
+    (layout,) = (layout for s in SECTIONS for layout in s.layouts if (s.title, layout.title) == ("Cost", "Native"))
+    lines = table(mar, layout)
+    assert [line.split("|")[2].strip() for line in lines if line.startswith(("| fsq", "| vq"))] == [
+        "mar (one stack)",
+        "showo",
+    ]
+    assert lines.count(ENCODER_DECODER) == 1
+    other = view_of(tmp_path / "other", ("fsq", "showo", 0, None, values, {}))
+    assert ENCODER_DECODER not in table(other, layout)
+
+
 def test_curves_and_completions_are_drawn_where_runs_have_them(tmp_path):
     metrics = {f"native/steps/fd_classifier_rounds_{n}": 8.0 / n for n in (1, 2, 4)}
     images = np.zeros((8, 3, 8, 8), dtype=np.uint8)
@@ -63,6 +80,17 @@ def test_curves_and_completions_are_drawn_where_runs_have_them(tmp_path):
     assert [label for label, _ in strips] == ["originals", "fsq\nshowo"]
     assert strips[0][1].max() == 9
     assert len(draw_systems(view, tmp_path)) == 2
+
+
+def test_quality_over_time_has_a_panel_where_runs_were_timed(tmp_path):
+    quality = {f"native/steps/fd_classifier_rounds_{n}": 8.0 / n for n in (1, 2, 4)}
+    times = {f"native/steps/latency_seconds_rounds_{n}": 0.01 * n for n in (1, 2)}
+    timed = view_of(tmp_path / "timed", ("fsq", "showo", 0, None, quality | times, {}))
+    busy = view_of(tmp_path / "busy", ("fsq", "showo", 0, None, quality | dict.fromkeys(times), {}))
+    assert time_curves(timed) == {"fsq, showo: rounds": [(10.0, 8.0), (20.0, 4.0)]}
+    assert time_curves(busy) == {}
+    widths = [imread(*draw_systems(view, tmp_path)).shape[1] for view in (busy, timed)]
+    assert widths[1] > 1.5 * widths[0]
 
 
 def test_few_steps_are_enough_within_some_percent(tmp_path):

@@ -36,16 +36,16 @@ def complete(
 
 @torch.no_grad()
 def say(scheme: Any, tokenizer: Tokenizer, *, seed: int, size: int, device: torch.device) -> tuple[Tensor, list[str]]:
-    """What `SEQUENCES` free runs say: their first images (k, 3, H, W) uint8, black where there is none, and all in words."""
-    images, words = torch.zeros(SEQUENCES, 3, size, size, dtype=torch.uint8), []
+    """What `SEQUENCES` free runs say: (SEQUENCES, MOST_IMAGES, 3, H, W) uint8, black where there is none, and all in words."""
+    images, words = torch.zeros(SEQUENCES, MOST_IMAGES, 3, size, size, dtype=torch.uint8), []
     generator = torch.Generator(device).manual_seed(seed)
     for run in range(SEQUENCES):
         pieces = free_run(
             scheme, b"", most_images=MOST_IMAGES, most_bytes=MOST_BYTES, temperature=1.0, generator=generator
         )
         shown = [piece for piece in pieces if isinstance(piece, Quantized)]
-        if shown:
-            images[run] = to_uint8(tokenizer.decode(shown[0].z_q).float()).cpu()[0]
+        for place, piece in enumerate(shown):
+            images[run, place] = to_uint8(tokenizer.decode(piece.z_q).float()).cpu()[0]
         said = [piece.decode(errors="replace") if isinstance(piece, bytes) else "<image>" for piece in pieces]
         words.append(" ".join(said))
     return images, words

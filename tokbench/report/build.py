@@ -11,6 +11,7 @@ from tokbench.locks import held
 from tokbench.records import RunRecord, remove_partial, write_whole
 from tokbench.report.experiments import own_views, plain_views, read_experiments
 from tokbench.report.formatting import markdown_table
+from tokbench.report.free import draw_free
 from tokbench.report.frontiers import draw_frontiers
 from tokbench.report.groups import Group
 from tokbench.report.headline import readme_block
@@ -22,6 +23,7 @@ from tokbench.report.lost import draw_lost
 from tokbench.report.main_table import PAGE as MAIN
 from tokbench.report.main_table import build_main
 from tokbench.report.page import render_page
+from tokbench.report.parity_plot import draw_parity
 from tokbench.report.pictures import draw_pictures
 from tokbench.report.quantizers import PAGE, build_quantizers
 from tokbench.report.rate_distortion import PAGE as RATES
@@ -137,8 +139,8 @@ def _build_group(view: View, whole: View, results: Path) -> list[Path]:
     pictures = draw_pictures(view, results)
     if view.group.experiment is None:
         pictures += draw_legibility(view, results) + draw_lost(view, results)
-    pictures += draw_systems(view, results) + draw_frontiers(view, results)
-    pictures += draw_heatmaps(whole, results) if heatmaps(view) else []
+    pictures += draw_systems(view, results) + draw_free(view, results) + draw_frontiers(view, results)
+    pictures += draw_parity(view, results) + (draw_heatmaps(whole, results) if heatmaps(view) else [])
     write_whole(page, render_page(view, pictures).encode())
     write_whole(table, csv_lines((whole if view.group.experiment is None else view).group.records))
     return [page, table, *pictures]

@@ -14,6 +14,7 @@ from tokbench.report.rows import Row, Summary, summarize
 from tokbench.report.view import View
 
 ARROWS = {"up": " ↑", "down": " ↓"}
+ONE_STACK = {"mar": "mar (one stack)"}  # presets whose published architecture is another, as cells name them
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,9 @@ def warning(view: View, row: Row, column: Column) -> str:
 
 
 def preset(view: View, row: Row, column: Column) -> str:
-    """The name of the generation preset of the column's block."""
+    """The name of the generation preset of the column's block, and what sets it apart from the published one."""
     names = [name for r in row.records for block, name in r.blocks.items() if block == parse_key(column.key).block]
-    return ", ".join(dict.fromkeys(names)) or EMPTY
+    return ", ".join(ONE_STACK.get(name, name) for name in dict.fromkeys(names)) or EMPTY
 
 
 def flattened(view: View, row: Row, column: Column) -> str:

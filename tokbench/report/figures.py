@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
 
+from tokbench.report.free import ENDING as FREE
+from tokbench.report.parity_plot import ENDING as PARITY
 from tokbench.report.rate_distortion import PLOT
+from tokbench.report.toys import STEM as TOYS
 from tokbench.report.view import View
 
 FIGURES = (  # what is seen, and the files of a group
@@ -14,8 +17,14 @@ FIGURES = (  # what is seen, and the files of a group
     ("Quality of generated images against time and FLOPs; lower is better in both", "{stem}-frontiers.png"),
     ("The same images through every tokenizer, with error maps", "{stem}-reconstruction.png"),
     ("The same words through every tokenizer", "{stem}-legibility.png"),
+    ("Images generated for the captions above, not selected", "{stem}-samples.png"),
+    ("Right halves painted after the left ones, not selected", "{stem}-completions.png"),
+    ("Text and images that the model itself said in one sequence, not selected", f"{{stem}}{FREE}.png"),
     ("PSNR, used bits and model bits over the codebook size V", "quantizers-{stem}-sizes.png"),
     ("Every tokenizer in every scheme, at equal training FLOPs", "{stem}-equal-flops-*.png"),
+    ("Quality over steps and rounds, and over the time that they take", "{stem}-steps.png"),
+    ("Quality against training FLOPs, with the ratio at equal quality", f"{{stem}}{PARITY}.png"),
+    ("What each head makes of densities that are known", f"{TOYS}.png"),
 )
 
 

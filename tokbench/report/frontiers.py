@@ -54,8 +54,8 @@ def draw_frontiers(view: View, folder: Path) -> list[Path]:
         axes.step(*zip(*frontier(found), strict=True), where="post", color="grey", linewidth=0.8, zorder=0)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        _marks(axes.xaxis, [point.cost for point in found])
-        _marks(axes.yaxis, [point.quality for point in found])
+        marks(axes.xaxis, [point.cost for point in found])
+        marks(axes.yaxis, [point.quality for point in found])
         axes.set_xlabel(label, fontsize=7)
         axes.set_ylabel(QUALITY_NAME, fontsize=7)
         axes.tick_params(labelsize=6)
@@ -69,7 +69,7 @@ def draw_frontiers(view: View, folder: Path) -> list[Path]:
     return [save(figure, folder / f"{view.group.stem}-frontiers.png")]
 
 
-def _marks(axis: Axis, values: Sequence[float]) -> None:
+def marks(axis: Axis, values: Sequence[float]) -> None:
     """Round marks, also where the values span less than a decade."""
     wide = max(values) > 10 * min(values)
     axis.set_major_locator(LogLocator(subs=(1, 3)) if wide else MaxNLocator(4))

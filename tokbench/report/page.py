@@ -10,8 +10,12 @@ from tokbench.records import parse_key
 from tokbench.report.definitions import definition
 from tokbench.report.differences import differences
 from tokbench.report.formatting import markdown_table
+from tokbench.report.free import ENDING as FREE
+from tokbench.report.free import NOTE as FREE_NOTE
 from tokbench.report.layouts import SECTIONS, Section
-from tokbench.report.lost import NOTE
+from tokbench.report.lost import NOTE as LOST_NOTE
+from tokbench.report.parity_plot import ENDING as PARITY
+from tokbench.report.parity_plot import NOTE as PARITY_NOTE
 from tokbench.report.pictures import left_out
 from tokbench.report.protocol import protocol_hash
 from tokbench.report.ranking import why_unranked
@@ -19,6 +23,7 @@ from tokbench.report.tables import NOTHING, table
 from tokbench.report.view import View
 
 FEWER = "Too many rows for a picture: it has one of each name, of the V that most methods share where there is one."
+CAPTIONS = {"-lost-first": LOST_NOTE, FREE: FREE_NOTE, PARITY: PARITY_NOTE}  # by how a picture's stem ends
 
 
 def render_page(view: View, pictures: Sequence[Path]) -> str:
@@ -32,11 +37,8 @@ def render_page(view: View, pictures: Sequence[Path]) -> str:
     lines += ["## Pictures", ""] if pictures else []
     lines += [FEWER, ""] if pictures and left_out(view) else []
     for picture in pictures:
-        lines += [
-            f"![{picture.stem}]({picture.name})",
-            "",
-            *([NOTE, ""] if picture.stem.endswith("-lost-first") else []),
-        ]
+        told = [text for ending, text in CAPTIONS.items() if picture.stem.endswith(ending)]
+        lines += [f"![{picture.stem}]({picture.name})", "", *(line for text in told for line in (text, ""))]
     return "\n".join([*lines, "## How these were measured", "", *protocols(view), *versions(view)]) + "\n"
 
 

@@ -38,7 +38,7 @@ WAYS = ("6 N D", "with attention", "with the tokenizer's")
 
 
 def _one(view: View, measure: str, minimum_effect: float, pair: Mapping[str, Any], how: str) -> Finding | None:
-    sides = [_points(view, measure, pair[name], how) for name in ("first", "second")]
+    sides = [points_of(view, measure, pair[name], how) for name in ("first", "second")]
     if any(len({flops for flops, _ in points}) < 2 for points, _ in sides):
         return None
     columns = [list(column) for points, _ in sides for column in zip(*points, strict=True)]
@@ -62,8 +62,8 @@ def _agrees(found: Parity, expected: Any, minimum_effect: float) -> bool | None:
     return agrees(gap, expected, minimum_effect)
 
 
-def _points(view: View, measure: str, side: Mapping[str, Any], how: str) -> tuple[list[Point], int]:
-    """Of all runs of a side that have the measure, and the fewest seeds of one of its rows."""
+def points_of(view: View, measure: str, side: Mapping[str, Any], how: str) -> tuple[list[Point], int]:
+    """Of all runs of a side (FLOPs counted by one of WAYS) that have the measure; and the fewest seeds of one of its rows."""
     block = side.get("block") or parse_key(measure).block
     key = "/".join((block, *measure.split("/")[1:]))
     needed = (key, f"{block}/{PROXY}", f"{block}/{BACKBONE}", TOKENIZER)

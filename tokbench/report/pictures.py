@@ -112,13 +112,24 @@ def sample_strips(view: View) -> tuple[list[Strip], list[str]]:
     return strips, captions
 
 
-def draw(path: Path, strips: Sequence[Strip], *, title: str, captions: Sequence[str] = ()) -> Path:
-    """The path of a PNG with one labelled row a strip, captions above the columns; a pixel becomes a whole square."""
+def draw(
+    path: Path,
+    strips: Sequence[Strip],
+    *,
+    title: str,
+    captions: Sequence[str] = (),
+    words: Sequence[Sequence[str]] = (),
+) -> Path:
+    """The path of a PNG with one labelled row a strip, captions above the columns; a pixel becomes a whole square.
+
+    `words`: of each strip texts below it, as wide as its images together, evenly.
+    """
     side = strips[0][1].shape[-1]
     cell = side * max(1, round(CELL_PIXELS / side)) + GAP_PIXELS
     top = TITLE_PIXELS + (CAPTION_PIXELS if captions else 0)
+    step = cell + (CAPTION_PIXELS if words else 0)
     width = LABEL_PIXELS + cell * max(len(images) for _, images in strips)
-    height = top + cell * len(strips)
+    height = top + step * len(strips)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
 
@@ -130,9 +141,13 @@ def draw(path: Path, strips: Sequence[Strip], *, title: str, captions: Sequence[
         x = LABEL_PIXELS + cell * (column + 0.5)
         write(x, top - 5, _wrap(caption, CAPTION_LETTERS), fontsize=5.5, ha="center", va="bottom")
     for line, (label, images) in enumerate(strips):
-        down = top + cell * line
+        down = top + step * line
         write(LABEL_PIXELS - 10, down + cell / 2, _wrap(label, LABEL_LETTERS), fontsize=7, ha="right", va="center")
         figure.figimage(_mosaic(images, cell), LABEL_PIXELS, height - down - cell)
+        for place, text in enumerate(words[line] if words else ()):
+            share = len(images) / len(words[line])  # images above a text
+            x = LABEL_PIXELS + cell * share * (place + 0.5)
+            write(x, down + cell, _wrap(text, int(CAPTION_LETTERS * share)), fontsize=5.5, ha="center", va="top")
     return save(figure, path)
 
 

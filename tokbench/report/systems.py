@@ -1,9 +1,9 @@
-"""Pictures of generation systems: tokenizer against scheme at equal training FLOPs, quality over steps, completions."""
+"""Pictures of generation systems: tokenizer against scheme at equal training FLOPs, quality over steps and time, completions."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tokbench.metrics.standard_systems import WAYS
+from tokbench.report.frontiers import Point, frontier, marks
 from tokbench.report.pictures import COLUMNS, DPI, Strip, draw, pictured, save
 from tokbench.report.rows import Row, flatten, summarize
 from tokbench.report.view import View
@@ -18,7 +19,9 @@ from tokbench.report.view import View
 QUALITY = "guided/fd_classifier"
 FLOPS = "budget.backbone.training_flops"
 BLOCKS = ("native", "common")
+PASSES, TIME = "evaluations or rounds", "ms of one image at guidance 1, batch 1, tokens alone"
 Cells = Mapping[tuple[str, str], float]  # tokenizer and preset to the mean over seeds
+Curves = Mapping[str, list[tuple[float, float]]]  # label to (cost, quality)
 
 
 def draw_heatmaps(view: View, folder: Path) -> list[Path]:
@@ -34,7 +37,8 @@ def draw_systems(view: View, folder: Path) -> list[Path]:
     """`<stem>-steps.png` and `-completions.png`, each where there are runs that it can show."""
     stem, paths = view.group.stem, list[Path]()
     if curves := step_curves(view):
-        paths.append(_curves(folder / f"{stem}-steps.png", curves, title=f"{stem}: one model over its steps"))
+        title = f"{stem}: one model over its steps; lower is better in both"
+        paths.append(_curves(folder / f"{stem}-steps.png", curves, time_curves(view), title=title))
     if strips := completion_strips(view):
         title = f"{stem}: right halves painted after the left ones, guidance 1, not selected"
         paths.append(draw(folder / f"{stem}-completions.png", strips, title=title))
@@ -56,17 +60,37 @@ def heatmaps(view: View) -> dict[float, Cells]:
     }
 
 
-def step_curves(view: View) -> dict[str, list[tuple[int, float]]]:
+def step_curves(view: View) -> dict[str, list[tuple[float, float]]]:
     """Label to (passes, quality) of each row and way of sampling that was judged over its steps."""
-    curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    return _over(view, lambda row, block, way, count: float(count))
+
+
+def time_curves(view: View) -> dict[str, list[tuple[float, float]]]:
+    """Label to (ms of one image at guidance 1 and batch 1, quality) of the same, where the machine was quiet."""
+
+    def milliseconds(row: Row, block: str, way: str, count: int) -> float | None:
+        seconds = _mean(row, f"{block}/steps/latency_seconds_{way}_{count}")
+        return None if seconds is None else 1e3 * seconds
+
+    return _over(view, milliseconds)
+
+
+def _over(view: View, cost: Callable[[Row, str, str, int], float | None]) -> dict[str, list[tuple[float, float]]]:
+    curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in view.rows:
         for block in BLOCKS:
             for way, count in WAYS:
-                summary = summarize(row.records, f"{block}/steps/fd_classifier_{way}_{count}")
-                if summary is not None and summary.mean is not None:
+                quality = _mean(row, f"{block}/steps/fd_classifier_{way}_{count}")
+                x = None if quality is None else cost(row, block, way, count)
+                if quality is not None and x is not None:
                     preset = row.records[0].blocks.get(block, block)  # type: ignore[call-overload]
-                    curves[f"{row.label}, {preset}: {way}"].append((count, summary.mean))
+                    curves[f"{row.label}, {preset}: {way}"].append((x, quality))
     return curves
+
+
+def _mean(row: Row, key: str) -> float | None:
+    summary = summarize(row.records, key)
+    return None if summary is None else summary.mean
 
 
 def completion_strips(view: View) -> list[Strip]:
@@ -107,16 +131,33 @@ def _heatmap(path: Path, cells: Cells, *, title: str) -> Path:
     return save(figure, path)
 
 
-def _curves(path: Path, curves: Mapping[str, list[tuple[int, float]]], *, title: str) -> Path:
-    figure = Figure(figsize=(6.4, 4), dpi=DPI, layout="constrained")
+def _curves(path: Path, passes: Curves, times: Curves, *, title: str) -> Path:
+    """A panel over passes, and one over time with its frontier where anything was timed; a colour is one curve in both."""
+    panels = [(name, curves) for name, curves in ((PASSES, passes), (TIME, times)) if curves]
+    figure = Figure(figsize=(4.6 * len(panels) + 1.8, 4), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for label, points in curves.items():
-        axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=3, linewidth=1, label=label)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("evaluations or rounds", fontsize=8)
-    axes.set_ylabel("gFD classifier", fontsize=8)
-    axes.legend(fontsize=6)
-    axes.set_title(title, fontsize=8)
+    for axes, (name, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for place, label in enumerate(passes):
+            line = curves.get(label, [])  # by passes, also where a timing of fewer came out longer
+            axes.plot(
+                [x for x, _ in line],
+                [y for _, y in line],
+                marker="o",
+                markersize=3,
+                linewidth=1,
+                color=f"C{place}",
+                label=label,
+            )
+        found = [Point("", label, *point) for label, points in curves.items() for point in points]
+        if name == TIME:
+            axes.step(*zip(*frontier(found), strict=True), where="post", color="grey", linewidth=3, alpha=0.4, zorder=0)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        marks(axes.xaxis, [point.cost for point in found])
+        marks(axes.yaxis, [point.quality for point in found])
+        axes.set_xlabel(name, fontsize=8)
+        axes.set_ylabel("gFD classifier at the chosen guidance", fontsize=8)
+        axes.tick_params(labelsize=7)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=6)
+    figure.suptitle(title, fontsize=8)
     return save(figure, path)

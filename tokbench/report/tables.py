@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokbench.report.columns import Column, floor
+from tokbench.report.columns import ONE_STACK, Column, floor
 from tokbench.report.formatting import EMPTY, listed, markdown_table
 from tokbench.report.layouts import Layout
 from tokbench.report.ranking import trained_on
@@ -25,6 +25,11 @@ FLOOR = (
 BOLD = (
     "Bold: the lead over every other row (of reconstruction: of equal nominal bits within 1 %) is separable in the"
     " paired bootstrap, or, for a distance, larger than three noise floors and separable over seeds (Student)."
+)
+ENCODER_DECODER = (
+    f"{ONE_STACK['mar']}: masked tokens and a diffusion head as in MAR (arXiv:2406.11838), in the one transformer of all presets."
+    " The published model is an encoder-decoder: half of its layers read the known tokens and 64 more, half read all, without a"
+    " cache; `tokbench.cost.encoder_decoder_masked_flops` counts its FLOPs."
 )
 
 
@@ -48,6 +53,7 @@ def table(view: View, layout: Layout) -> list[str]:
         *layout.notes,
         *([FLOOR] if any(column.cell is floor for column in kept) else []),
         *([BOLD] if any("**" in text for texts in kept.values() for text in texts) else []),
+        *([ENCODER_DECODER] if any(ONE_STACK["mar"] in text for texts in kept.values() for text in texts) else []),
         *_unranked(columns, rows),
         *([f"Not measured: {listed(left_out)}."] if left_out else []),
     ]
