@@ -8,6 +8,8 @@ from report_factory import file, measure, record, swept
 
 from tokbench.records import RunRecord
 from tokbench.report.build import build_report
+from tokbench.report.information import short_tables
+from tokbench.report.view import read_views
 
 KEYS = {
     "information/token_bits_per_subpixel": 0.2,
@@ -78,3 +80,14 @@ def test_what_a_grid_needs_follows_from_its_codes_and_what_it_uses_stands_beside
     assert cells[7] == "14,720"  # 15,360 - 640
     assert cells[9] == "1,536"  # 15,360 / log2 1024
     assert cells[-1] == "576"
+
+
+def test_a_reader_in_a_hurry_sees_one_row_of_each_name_beside_codecs_and_published_systems(tmp_path: Path) -> None:
+    for name, codes in (("fsq", 1000), ("vq", 16), ("vq", 1024)):
+        file(coded(swept(name, codes)), tmp_path)
+    (found,) = read_views(tmp_path)
+    lines = short_tables(found)
+    assert sum(line.startswith("| vq (codebook_size=1024) ") for line in lines) == 2
+    assert not any("codebook_size=16)" in line for line in lines)
+    assert any(line.startswith("| *png* ") and "5.600" in line for line in lines)
+    assert any(line.startswith("| SEED ") for line in lines)

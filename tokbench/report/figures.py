@@ -41,6 +41,9 @@ def figures(views: Sequence[View], results: Path) -> list[str]:
     return lines[1:]
 
 
-def _weight(view: View) -> tuple[bool, bool, int]:
-    """Groups that may rank before demonstrations, those that generate before those of tokenizers alone, large ones first."""
-    return view.group.ranked, any(record.stage == "all" for record in view.group.records), len(view.group.records)
+def _weight(view: View) -> tuple[bool, bool, bool, int]:
+    """Groups that may rank before demonstrations, those that generate before those of tokenizers alone, whole ones before
+    experiments, large ones first.
+    """
+    generates = any(record.stage == "all" for record in view.group.records)
+    return view.group.ranked, generates, view.group.experiment is None, len(view.group.records)

@@ -57,7 +57,8 @@ def readme_block(views: Sequence[View], results: Path) -> str:
         for view in _newest(views)
     ]
     own = [view for view in views if view.group.experiment and (results / f"{view.group.stem}.md").exists()]
-    lengths = [line for view in views if view.group.experiment == "bits" for line in ("", *short_tables(view))]
+    swept = [view for view in _newest(views) if is_sweep(view.group) and not _generates(view)]
+    lengths = [line for view in swept if (found := short_tables(view)) for line in ("", *found)]
     told += [*lengths, "", f"More: [{INFORMATION}]({results.name}/{INFORMATION}).", ""] if lengths else []
     return "\n".join([*told, *_experiments(own, results.name), *figures([*_newest(views), *own], results), ""])
 

@@ -88,16 +88,17 @@ def build_information(views: Sequence[View], results: Path) -> list[Path]:
 
 def short_tables(view: View) -> list[str]:
     """Markdown of a group for a reader in a hurry: the one code length of each tokenizer, then the budget with published ones."""
-    rows = [row for row in view.rows if _mean(row, TOTAL) is not None]
+    rows = _one_a_name(view)
     if not rows:
         return []
     cells = [[row.label, *(show(summarize(row.records, key)) for _, key in SHORT)] for row in rows]
     cells += [[f"*{name}*", *[EMPTY] * (len(SHORT) - 1), _short_codec(view, name)] for name in CODECS]
-    budget = [line[:-1] for line in measured_rows(view)] + published_rows(BITS_PER_BYTE[0])
-    told = f"**One code length** ({view.group.stem}; bits a sub-pixel, 8 is the raw image)"
+    told = {row.label for row in rows}
+    budget = [line[:-1] for line in measured_rows(view) if line[0] in told] + published_rows(BITS_PER_BYTE[0])
+    title = f"**One code length** ({view.group.stem}; bits a sub-pixel, 8 is the raw image)"
     held = f"**Bits held and carried** (published systems at {BITS_PER_BYTE[0]:g} bits/byte, ImageNet's at 64 x 64)"
     return [
-        told,
+        title,
         "",
         *markdown_table(["tokenizer", *(name for name, _ in SHORT)], cells),
         "",
@@ -105,6 +106,20 @@ def short_tables(view: View) -> list[str]:
         "",
         *markdown_table(HEADINGS, budget),
     ]
+
+
+def _one_a_name(view: View) -> list[Row]:
+    """Of the rows with code lengths and as many tokens as the group's FSQ one of each name: that of most nearly its bits."""
+    rows = [row for row in view.rows if _mean(row, TOTAL) is not None]
+    fsq = next((row for row in rows if row.records[0].name == "fsq"), None)
+    if fsq is None:
+        return []
+    wanted, tokens = _mean(fsq, NOMINAL_BITS) or 0.0, _mean(fsq, "bits/tokens")
+    found: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: abs((_mean(row, NOMINAL_BITS) or wanted) - wanted)):
+        if _mean(row, "bits/tokens") == tokens:
+            found.setdefault(row.records[0].name, row)
+    return [row for row in rows if row in found.values()]
 
 
 def _short_codec(view: View, name: str) -> str:
