@@ -49,9 +49,9 @@ def test_a_sweep_leaves_records_tables_and_pictures_and_nothing_else(swept: tupl
     folder, output = swept
     assert {path.name for path in folder.iterdir()} == {
         *("runs", "cache", "README.md", "photos-32-smoke.md", "photos-32-smoke.csv", "report.html", "claims.md"),
-        *("main.md", "information.md"),
+        *("main.md", "main.csv", "information.md"),
         *("photos-32-smoke-reconstruction.png", "photos-32-smoke-samples.png", "photos-32-smoke-lost-first.png"),
-        "photos-32-smoke-completions.png",
+        *("photos-32-smoke-completions.png", "photos-32-smoke-free.png"),
         "photos-32-smoke-frontiers.png",
     }
     assert len(list((folder / "runs").iterdir())) == 4
