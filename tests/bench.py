@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from tests.bench_generation import generation
 from tests.bench_quantizers import quantizers
 from tests.bench_timing import line, seconds
+from tests.bench_training import training
 from tokbench.quantizers.fsq import FiniteScalarQuantizer
 from tokbench.records import read_records
 from tokbench.tokenizers.autoencoder import Autoencoder
@@ -80,5 +81,6 @@ if __name__ == "__main__":
     help_seconds()
     harness_step()
     generation()
+    training()
     overhead()
     quantizers()
