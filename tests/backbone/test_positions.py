@@ -208,6 +208,20 @@ def test_the_least_base_is_that_of_the_table(head_dim):
         assert below < 0 <= above + 1e-3
 
 
+def test_the_least_base_of_two_thousand_is_that_of_su():
+    """To the two digits that kexue.fm 10122 prints for heads of 128 channels."""
+    assert f"{least_base(128, 2048):.1e}" == "1.2e+04"
+
+
+def test_su_s_least_base_of_four_thousand_is_one_that_the_search_steps_over():
+    """2.7e4 lies in a window of good bases narrower than .1 %: steps of .2 % miss it, and find the next one, 6 % above."""
+    tried = torch.tensor([26940.0, 26960.0, 26990.0])
+    below, inside, above = least_cosine_sum(tried, head_dim=128, length=4096)
+    assert below < 0 < inside
+    assert above < 0
+    assert least_base(128, 4096) == pytest.approx(2.86e4, rel=2e-3)
+
+
 def test_too_small_a_base_is_told_with_the_least_one():
     assert base_warning(1e4, head_dim=64, length=1024) is None
     told = base_warning(1e4, head_dim=32, length=512)
