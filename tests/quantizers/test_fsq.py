@@ -142,3 +142,10 @@ def test_codes_that_are_looked_up_are_those_of_the_formula(symmetric):
     indices = torch.randint(480, (7, 9))
     assert torch.equal(quantizer.indices_to_codes(indices), quantizer._codes(indices))
     assert FiniteScalarQuantizer([65, 32, 32], symmetric=symmetric).table is None
+
+
+def test_codes_keep_their_digits_in_a_model_of_fewer():
+    """Weights may be cast to bf16; 1 / 500 has no such number, and codes are float32 of the grid whatever the model is."""
+    quantizer, indices = FiniteScalarQuantizer([1000, 3]), torch.arange(3000)
+    expected = quantizer.indices_to_codes(indices)
+    assert torch.equal(quantizer.bfloat16().indices_to_codes(indices), expected)

@@ -50,7 +50,7 @@ class FiniteScalarQuantizer(nn.Module):
 
     levels: Tensor
     basis: Tensor
-    table: Tensor | None
+    table: Tensor | None  # (V, D) float32 codes
 
     def __init__(
         self,
@@ -108,7 +108,9 @@ class FiniteScalarQuantizer(nn.Module):
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         """(B, N) int64 in [0, prod(levels)) to (B, N, D) float32."""
-        return self._codes(indices) if self.table is None else nn.functional.embedding(indices, self.table)
+        if self.table is None or self.table.dtype != torch.float32:  # a model cast to fewer digits casts its table
+            return self._codes(indices)
+        return nn.functional.embedding(indices, self.table)
 
     def _codes(self, indices: Tensor) -> Tensor:
         return self._scaled((indices[..., None] // self.basis % self.levels).float() - self._lowest)
