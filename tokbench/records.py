@@ -13,11 +13,8 @@ import json
 import logging
 import os
 import re
-import struct
 import sys
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -32,7 +29,6 @@ SCHEMA_VERSION: Final = 1
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a row, a data set, a budget: it goes into file names
 PARTIAL = ".tmp"  # ends the names of files that are being written
 BLOCKS = ("common", "native")  # of generation: one like-for-like scheme, and each tokenizer's own
-ZIP_NAMES = "<26xHH"  # of the 30 bytes of a member's header the lengths of the two fields behind them
 BASELINE_ROWS = ("real", "mean_colour", "replayed_train", "colour_only", "png", "webp", "jpeg_xl")
 
 _log = logging.getLogger(__name__)
@@ -203,25 +199,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
     return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-class _Place(NamedTuple):
-    """Where an array lies in a file: to read it takes half of `np.load`'s time, which reads the list of all arrays first."""
-
-    path: Path
-    start: int  # of its header
-    size: int  # bytes behind the header
-    method: int
-
-    def read(self) -> np.ndarray:
-        with self.path.open("rb") as file:
-            file.seek(self.start)
-            names = struct.unpack(ZIP_NAMES, file.read(struct.calcsize(ZIP_NAMES)))
-            file.seek(sum(names), io.SEEK_CUR)
-            content = file.read(self.size)
-        if self.method == zipfile.ZIP_DEFLATED:
-            content = zlib.decompress(content, wbits=-zlib.MAX_WBITS)
-        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-
-
 class Arrays(Mapping[str, np.ndarray]):
     """The arrays of a record's .npz files, each read when it is asked for, and not kept.
 
@@ -229,7 +206,7 @@ class Arrays(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, record: RunRecord, folder: Path) -> None:
-        self._places: dict[str, _Place] = {}
+        self._places: dict[str, Path] = {}
         for name, expected in sorted(record.files.items()):
             if not name.endswith(".npz"):
                 continue
@@ -240,13 +217,12 @@ class Arrays(Mapping[str, np.ndarray]):
             found = hashlib.sha256(content).hexdigest()
             if found != expected:
                 raise ValueError(f"{path}: sha256 is {found}, but {record.file_name} says {expected}")
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                for member in archive.infolist():
-                    place = _Place(path, member.header_offset, member.compress_size, member.compress_type)
-                    self._places[member.filename.removesuffix(".npy")] = place
+            with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
+                self._places |= dict.fromkeys(loaded.files, path)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._places[name].read()
+        with np.load(self._places[name], allow_pickle=False) as loaded:
+            return loaded[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
