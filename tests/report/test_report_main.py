@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from report_factory import file, measure, record
 
+from tokbench.records import RunRecord
 from tokbench.report.build import build_report
 
 
@@ -32,14 +33,19 @@ def test_each_row_has_its_quality_its_bits_and_its_cost(tmp_path: Path) -> None:
     assert "nominal (bits/pixel)" not in found or cells(tmp_path, "continuous_4")["nominal (bits/pixel)"]
 
 
+def beside_glyphs(other: RunRecord, folder: Path) -> str:
+    """The main table of CIFAR-10 once `other` was trained on glyphs, half of whose strings it keeps."""
+    key = "legibility/string_accuracy_relative"
+    data = other.data.model_copy(update={"name": "glyphs", "fingerprints": {"train": "99"}})
+    file(other.model_copy(update={"metrics": other.metrics | {key: measure(key, 0.5)}, "data": data}), folder)
+    build_report(folder)
+    return (folder / "main.md").read_text().split("## cifar10")[1].split("## ")[0]
+
+
 def test_a_column_of_other_data_is_of_the_same_tokenizer(tmp_path: Path) -> None:
     file(record("fsq", ranked=True), tmp_path)
     other = record("fsq", 1, ranked=True, hash="0123abcd")
-    read = {"legibility/string_accuracy_relative": measure("legibility/string_accuracy_relative", 0.5)}
-    data = other.data.model_copy(update={"name": "glyphs", "fingerprints": {"train": "99"}})
-    file(other.model_copy(update={"metrics": other.metrics | read, "data": data}), tmp_path)
-    build_report(tmp_path)
-    text = (tmp_path / "main.md").read_text().split("## cifar10")[1].split("## ")[0]
+    text = beside_glyphs(other, tmp_path)
     assert "strings read, glyphs (%)" in text
     assert "50.0" in text
 
@@ -85,11 +91,7 @@ def test_what_was_read_at_another_budget_says_so(tmp_path: Path) -> None:
     for made, width in ((first, 96), (other, 48)):
         made.config["tokenizer"] = {"factor": 4, "width": width}
     file(first, tmp_path)
-    read = {"legibility/string_accuracy_relative": measure("legibility/string_accuracy_relative", 0.5)}
-    data = other.data.model_copy(update={"name": "glyphs", "fingerprints": {"train": "99"}})
-    file(other.model_copy(update={"metrics": other.metrics | read, "data": data}), tmp_path)
-    build_report(tmp_path)
-    text = (tmp_path / "main.md").read_text().split("## cifar10")[1].split("## ")[0]
+    text = beside_glyphs(other, tmp_path)
     assert "50.0 (budget sweep)" in text
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from tokbench.report.floors import FLOORS, noise_floor
 from tokbench.report.formatting import heading, number
-from tokbench.report.ranking import FLOORS, MIN_SEEDS
+from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rows import Row, summarize
 from tokbench.report.rules import difference
 from tokbench.report.view import View
@@ -133,7 +134,7 @@ def _undecided(view: View, goal: Goal, best: Option, other: Option) -> str | Non
         return "no two seeds in common"
     if not gap[0].separable:
         return f"not separable (interval {gap[0].low:+.3g} to {gap[0].high:+.3g} {gap[2]})".replace(" )", ")")
-    floors = [s.floor for o in (best, other) if (s := summarize(o.row.records, key)) and s.floor is not None]
-    if floors and abs(best.quality - other.quality) <= FLOORS * max(map(abs, floors)):
+    floors = [floor for option in (best, other) if (floor := noise_floor(option.row, key)) is not None]
+    if floors and abs(best.quality - other.quality) <= FLOORS * max(floors):
         return f"apart by less than {FLOORS} noise floors"
     return None

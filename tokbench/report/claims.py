@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
+from tokbench.report.floors import FLOORS
 from tokbench.report.formatting import EMPTY, markdown_table
 from tokbench.report.levels import at_most, collapse, enough, levels
 from tokbench.report.parity import parity
-from tokbench.report.ranking import FLOORS, MIN_SEEDS
+from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rules import Finding, signs
 from tokbench.report.view import View
 

@@ -10,11 +10,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from tokbench.metrics.statistics import Difference, students_difference
 from tokbench.records import parse_key
-from tokbench.report.rows import Row, Summary, summarize
+from tokbench.report.ranking import seed_gaps
+from tokbench.report.rows import Row, Summary, mean_of, summarize
 from tokbench.report.rules import ARRAYS
 from tokbench.report.view import LEVEL, View
 
@@ -42,14 +41,8 @@ def pairs(view: View, a: Row, b: Row) -> Iterator[Pair]:
 
 
 def _seeds(a: Row, b: Row, key: str) -> tuple[Difference | None, int]:
-    mine, others = (
-        {r.seed: m.value for r in row.records if (m := r.metrics.get(key)) is not None and m.value is not None}
-        for row in (a, b)
-    )
-    if not mine or not others:
-        return None, 0
-    shared = sorted(mine.keys() & others.keys())
-    if not shared:
-        mean = float(np.mean(list(mine.values())) - np.mean(list(others.values())))
-        return Difference(mean, math.nan, math.nan, separable=False), 0
-    return students_difference(np.array([mine[seed] - others[seed] for seed in shared]), level=LEVEL), len(shared)
+    gaps = seed_gaps(a, b, key)
+    if len(gaps):
+        return students_difference(gaps, level=LEVEL), len(gaps)
+    mine, others = mean_of(a, key), mean_of(b, key)
+    return None if mine is None or others is None else Difference(mine - others, math.nan, math.nan, separable=False), 0

@@ -10,13 +10,14 @@ from math import comb, isnan
 
 import numpy as np
 
-from tokbench.metrics.statistics import Difference, clusters_to_separate, seeds_to_separate, students_difference
+from tokbench.metrics.statistics import Difference, clusters_to_separate, seeds_to_separate
 from tokbench.report.definitions import direction
+from tokbench.report.floors import FLOORS, noise_floor
 from tokbench.report.formatting import markdown_table, number, style
 from tokbench.report.peers import Peers, peer_groups
-from tokbench.report.ranking import FLOORS, mean_of, seed_gaps
-from tokbench.report.rows import Row, summarize
-from tokbench.report.view import LEVEL, View
+from tokbench.report.rows import Row, mean_of
+from tokbench.report.rules import ARRAYS, difference
+from tokbench.report.view import View
 
 DIVISIONS = 10_000  # of seeds into two parts: all there are up to 7 and 7 seeds
 TITLE = "Paired differences to the leader of each comparison"
@@ -38,12 +39,16 @@ class Compared:
     name: str
     key: str
     peers: Peers
-    array: str | None = None  # of single images; without one the seeds' values are compared
+
+    @property
+    def array(self) -> str | None:
+        """Of single images; without one the seeds' values are compared."""
+        return ARRAYS.get(self.key)
 
 
 COMPARED = (
-    Compared("PSNR", "reconstruction/psnr_db", "equal bits", "psnr_db"),
-    Compared("SSIM", "reconstruction/ssim", "equal bits", "ssim"),
+    Compared("PSNR", "reconstruction/psnr_db", "equal bits"),
+    Compared("SSIM", "reconstruction/ssim", "equal bits"),
     Compared("gFD classifier, common", "common/generation/fd_classifier", "all"),
     Compared("KID random64, common", "common/generation/kid_random64", "all"),
     Compared("caption accuracy, common", "common/understanding/caption_accuracy", "all"),
@@ -69,16 +74,8 @@ def _group(view: View, rows: Sequence[Row], compared: Compared) -> list[list[str
         return []
     best = max if direction(compared.key) == "up" else min
     _, leader = best(found, key=lambda pair: pair[0])
-    compared_rows = [(row, _gap(view, row, leader, compared)) for _, row in found if row is not leader]
-    return [_line(view, row, leader, compared, *gap) for row, gap in compared_rows if gap is not None]
-
-
-def _gap(view: View, row: Row, leader: Row, compared: Compared) -> tuple[Difference, int] | None:
-    """The difference, and the seeds behind it."""
-    if compared.array is not None:
-        return view.difference(row, leader, compared.array)
-    gaps = seed_gaps(row, leader, compared.key)
-    return (students_difference(gaps, level=LEVEL), len(gaps)) if len(gaps) else None
+    gaps = [(row, difference(view, row, leader, compared.key)) for _, row in found if row is not leader]
+    return [_line(view, row, leader, compared, gap[0], gap[1]) for row, gap in gaps if gap is not None]
 
 
 def _line(view: View, row: Row, leader: Row, compared: Compared, gap: Difference, seeds: int) -> list[str]:
@@ -108,8 +105,8 @@ def _of_images(view: View, row: Row, gap: Difference) -> str:
 
 
 def _of_seeds(row: Row, compared: Compared, gap: Difference, seeds: int) -> str:
-    summary = summarize(row.records, compared.key)
-    if summary is not None and summary.floor is not None and abs(gap.mean) <= FLOORS * summary.floor:
+    floor = noise_floor(row, compared.key)
+    if floor is not None and abs(gap.mean) <= FLOORS * floor:
         return "within three floors"
     if gap.separable:
         return "separable"

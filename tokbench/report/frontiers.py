@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from tokbench.report.pictures import DPI, save
-from tokbench.report.rows import Row, summarize
+from tokbench.report.rows import mean_of
 from tokbench.report.view import View
 
 QUALITY, QUALITY_NAME = "generation/fd_classifier", "gFD classifier, guidance 1"
@@ -83,7 +83,7 @@ def points(view: View, name: str, scale: Callable[[float], float]) -> list[Point
         Point(row.label, preset, scale(cost), quality)
         for row in view.rows
         for block, preset in row.records[0].blocks.items()
-        if (cost := _mean(row, f"{block}/cost/{name}")) and (quality := _mean(row, f"{block}/{QUALITY}"))
+        if (cost := mean_of(row, f"{block}/cost/{name}")) and (quality := mean_of(row, f"{block}/{QUALITY}"))
     ]
     return list(dict.fromkeys(found))
 
@@ -97,8 +97,3 @@ def frontier(found: Sequence[Point]) -> list[tuple[float, float]]:
         if quality == lowest and quality not in kept.values():
             kept.setdefault(cost, quality)
     return list(kept.items())
-
-
-def _mean(row: Row, key: str) -> float | None:
-    summary = summarize(row.records, key)
-    return None if summary is None else summary.mean

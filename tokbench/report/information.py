@@ -12,7 +12,7 @@ from tokbench.report.columns import Column, seeds, show, value
 from tokbench.report.formatting import EMPTY, markdown_table, number
 from tokbench.report.groups import TOKENIZER
 from tokbench.report.layouts import Layout
-from tokbench.report.rows import NOMINAL_BITS, Row, summarize
+from tokbench.report.rows import NOMINAL_BITS, Row, mean_of, summarize
 from tokbench.report.tables import table
 from tokbench.report.view import View
 
@@ -110,14 +110,14 @@ def short_tables(view: View) -> list[str]:
 
 def _one_a_name(view: View) -> list[Row]:
     """Of the rows with code lengths and as many tokens as the group's FSQ one of each name: that of most nearly its bits."""
-    rows = [row for row in view.rows if _mean(row, TOTAL) is not None]
+    rows = [row for row in view.rows if mean_of(row, TOTAL) is not None]
     fsq = next((row for row in rows if row.records[0].name == "fsq"), None)
     if fsq is None:
         return []
-    wanted, tokens = _mean(fsq, NOMINAL_BITS) or 0.0, _mean(fsq, "bits/tokens")
+    wanted, tokens = mean_of(fsq, NOMINAL_BITS) or 0.0, mean_of(fsq, "bits/tokens")
     found: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: abs((_mean(row, NOMINAL_BITS) or wanted) - wanted)):
-        if _mean(row, "bits/tokens") == tokens:
+    for row in sorted(rows, key=lambda row: abs((mean_of(row, NOMINAL_BITS) or wanted) - wanted)):
+        if mean_of(row, "bits/tokens") == tokens:
             found.setdefault(row.records[0].name, row)
     return [row for row in rows if row in found.values()]
 
@@ -155,13 +155,8 @@ def held_bits_per_subpixel(view: View) -> tuple[float, str] | None:
 
 def _per_subpixel(row: Row, key: str) -> float | None:
     """A measure in bits an image, over the sub-pixels of one; None where the row has no nominal bits to know them by."""
-    found, image, pixel = (_mean(row, each) for each in (key, NOMINAL_BITS, "bits/nominal_bits_per_pixel"))
+    found, image, pixel = (mean_of(row, each) for each in (key, NOMINAL_BITS, "bits/nominal_bits_per_pixel"))
     return found * pixel / image / 3 if found is not None and image and pixel else None
-
-
-def _mean(row: Row, key: str) -> float | None:
-    summary = summarize(row.records, key)
-    return None if summary is None else summary.mean
 
 
 def measured_budget(view: View) -> list[str]:
@@ -185,7 +180,7 @@ def measured_rows(view: View) -> list[list[str]]:
 
 def _measured(row: Row, held: float) -> list[str] | None:
     keys = ("bits/marginal_bits_per_image", "bits/tokens", NOMINAL_BITS, "bits/nominal_bits_per_pixel")
-    used, tokens, nominal, pixel = (_mean(row, key) for key in keys)
+    used, tokens, nominal, pixel = (mean_of(row, key) for key in keys)
     if TOTAL not in row.records[0].metrics or None in (used, tokens, nominal, pixel):
         return None
     assert used is not None and tokens is not None and nominal is not None and pixel is not None  # noqa: PT018

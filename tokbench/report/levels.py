@@ -10,7 +10,7 @@ import numpy as np
 from tokbench.metrics.statistics import students_difference
 from tokbench.report.floors import within_floors
 from tokbench.report.ranking import MIN_SEEDS
-from tokbench.report.rows import Row, summarize
+from tokbench.report.rows import Row, mean_of
 from tokbench.report.rules import Finding, ends, find_row
 from tokbench.report.view import LEVEL, View
 
@@ -39,7 +39,7 @@ def at_most(
 
 def collapse(view: View, measure: str, minimum_effect: float, *, has: str, needs: str) -> list[Finding | None]:
     """Whether `measure` has fallen from 1 by what counts in every seed of each row whose `has` is below its `needs`."""
-    pairs = [(row, _value(row, has), _value(row, needs)) for row in view.rows]
+    pairs = [(row, mean_of(row, has), mean_of(row, needs)) for row in view.rows]
     poor = [row for row, own, least in pairs if own is not None and least is not None and own < least]
     most = 1 - minimum_effect
     return [_level(row, measure, 1.0, f"at most {most:g}", lambda v: v <= most) for row in poor] or [None]
@@ -94,8 +94,3 @@ def _level(row: Row, measure: str, level: float, expected: str, holds: Callable[
         agrees=votes.pop() if len(values) >= MIN_SEEDS and len(votes) == 1 else None,
         amount=float(np.mean(values)) - level,
     )
-
-
-def _value(row: Row, key: str) -> float | None:
-    summary = summarize(row.records, key)
-    return None if summary is None else summary.mean

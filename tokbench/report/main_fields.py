@@ -15,7 +15,7 @@ from tokbench.report.formatting import EMPTY, heading, number
 from tokbench.report.peers import Peers
 from tokbench.report.ranking import winners
 from tokbench.report.rate_families import PSNR, Family, make_families
-from tokbench.report.rows import Row, summarize
+from tokbench.report.rows import Row, mean_of, summarize
 from tokbench.report.view import View
 
 DISTANCES = (  # the first that a row has
@@ -72,7 +72,7 @@ def _distance(name: str, block: Block) -> Field:
 
 def _sum(name: str, keys: Sequence[str], unit: str) -> Field:
     def cell(view: View, row: Row, views: Sequence[View]) -> str:
-        found = [s.mean for key in keys if (s := summarize(row.records, key)) is not None and s.mean is not None]
+        found = [mean for key in keys if (mean := mean_of(row, key)) is not None]
         return number(sum(found), unit) if found else EMPTY
 
     return Field(heading(name, unit), cell)
@@ -83,7 +83,7 @@ def _per_pixel(name: str, key: str) -> Field:
 
     def cell(view: View, row: Row, views: Sequence[View]) -> str:
         keys = key, "bits/nominal_bits_per_image", "bits/nominal_bits_per_pixel"
-        found, image, pixel = (s.mean if (s := summarize(row.records, k)) else None for k in keys)
+        found, image, pixel = (mean_of(row, each) for each in keys)
         return number(found * pixel / image, "bits/pixel") if found is not None and image and pixel else EMPTY
 
     return Field(heading(name, "bits/pixel"), cell)
@@ -125,18 +125,16 @@ def _around(row: Row) -> Mapping[str, object]:
 
 
 def _shape(view: View, row: Row, views: Sequence[View]) -> str:
-    tokens, dim = (summarize(row.records, key) for key in ("bits/tokens", "bits/dim"))
-    if tokens is None or tokens.mean is None or dim is None or dim.mean is None:
-        return EMPTY
-    return f"{tokens.mean:,.0f} x {dim.mean:,.0f}"
+    tokens, dim = (mean_of(row, key) for key in ("bits/tokens", "bits/dim"))
+    return EMPTY if tokens is None or dim is None else f"{tokens:,.0f} x {dim:,.0f}"
 
 
 def _interval(view: View, row: Row, views: Sequence[View]) -> str:
-    found, summary = view.interval(row, "psnr_db"), summarize(row.records, PSNR)
-    if summary is None or summary.mean is None:
+    found, mean = view.interval(row, "psnr_db"), mean_of(row, PSNR)
+    if mean is None:
         return EMPTY
     ends = "" if found is None else f" [{number(found[0], 'dB')}, {number(found[1], 'dB')}]"
-    return _bold(number(summary.mean, "dB"), view, row, PSNR, "equal bits", "psnr_db") + ends
+    return _bold(number(mean, "dB"), view, row, PSNR, "equal bits", "psnr_db") + ends
 
 
 def _at_equal_bits(view: View, row: Row, views: Sequence[View]) -> str:

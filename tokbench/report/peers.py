@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tokbench.report.formatting import number, style
 from tokbench.report.groups import surroundings
-from tokbench.report.rows import NOMINAL_BITS, Row, flatten, summarize
+from tokbench.report.rows import NOMINAL_BITS, Row, flatten, mean_of
 from tokbench.report.view import View
 
 Peers = Literal["equal bits", "all"]
@@ -47,8 +47,7 @@ def _trained(row: Row) -> dict[str, Any]:
 
 
 def _generated(row: Row) -> dict[str, Any]:
-    tokens = summarize(row.records, "bits/tokens")
-    return flatten(json.loads(surroundings(row.records[0]))) | {"tokens": tokens and tokens.mean}
+    return flatten(json.loads(surroundings(row.records[0]))) | {"tokens": mean_of(row, "bits/tokens")}
 
 
 MATCHED = {
@@ -72,7 +71,7 @@ def _comparisons(view: View, peers: Peers) -> list[Comparison]:
     matched = MATCHED[peers]
     found: list[Comparison] = []
     for row in view.rows:
-        amount, around = _amount(row, matched), matched.around(row)
+        amount, around = mean_of(row, matched.amount), matched.around(row)
         if amount is None and matched.needed:
             continue  # continuous: no row has as many bits
         same = (one for one in found if _near(amount, one.amount, matched.tolerance) and one.around == around)
@@ -82,11 +81,6 @@ def _comparisons(view: View, peers: Peers) -> list[Comparison]:
         else:
             home.rows.append(row)
     return found
-
-
-def _amount(row: Row, matched: Matched) -> float | None:
-    summary = summarize(row.records, matched.amount)
-    return None if summary is None else summary.mean
 
 
 def _near(amount: float | None, first: float | None, tolerance: float) -> bool:

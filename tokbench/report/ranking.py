@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 
@@ -10,13 +11,13 @@ from tokbench.metrics.standard import FEATURES
 from tokbench.metrics.statistics import students_difference
 from tokbench.records import parse_key
 from tokbench.report.definitions import direction
+from tokbench.report.floors import FLOORS, noise_floor
 from tokbench.report.formatting import listed
 from tokbench.report.peers import Peers, peer_groups
-from tokbench.report.rows import Row, summarize
+from tokbench.report.rows import Row, mean_of
 from tokbench.report.view import LEVEL, View
 
 MIN_SEEDS = 3
-FLOORS = 3  # values and leads below so many noise floors are not ranked
 
 
 def why_unranked(view: View) -> str | None:
@@ -63,12 +64,6 @@ def trained_on(row: Row, key: str) -> str | None:
     return network if any(isinstance(names, list) and network in names for names in used) else None
 
 
-def mean_of(row: Row, key: str, *, seeds: int = 1) -> float | None:
-    """The mean over seeds; None where fewer than so many have a value."""
-    summary = summarize(row.records, key)
-    return None if summary is None or summary.seeds < seeds else summary.mean
-
-
 def _leader(view: View, key: str, rows: Sequence[Row], way: str, array: str | None) -> str | None:
     found = [(mean, row) for row in rows if (mean := mean_of(row, key, seeds=MIN_SEEDS)) is not None]
     if len(found) < 2:
@@ -82,7 +77,8 @@ def _leader(view: View, key: str, rows: Sequence[Row], way: str, array: str | No
         view.sample([row for _, row in found], array)
         leads = all(_separable(view, best, row, array) for _, row in others)
     else:
-        margin = FLOORS * max(_floor(view, row, key) for _, row in found)
+        floors = [inf if (floor := noise_floor(row, key)) is None else floor for _, row in found]
+        margin = FLOORS * max(floors)
         clear = abs(first - others[0][0]) > margin and (way == "up" or first > margin)
         leads = clear and all(separable_by_seeds(best, row, key) for _, row in others)
     return best.label if leads else None
@@ -104,9 +100,3 @@ def seed_gaps(row: Row, other: Row, key: str) -> np.ndarray:
     values = [{r.seed: m.value for r in each.records if (m := r.metrics.get(key))} for each in (row, other)]
     pairs = [(values[0][seed], values[1].get(seed)) for seed in values[0]]
     return np.array([mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None])
-
-
-def _floor(view: View, row: Row, key: str) -> float:
-    """The noise floor; infinite where none was measured."""
-    summary = summarize(row.records, key)
-    return float("inf") if summary is None or summary.floor is None else abs(summary.floor)

@@ -59,6 +59,12 @@ def summarize(records: Iterable[RunRecord], key: str) -> Summary | None:
     )
 
 
+def mean_of(row: Row, key: str, *, seeds: int = 1) -> float | None:
+    """The mean over seeds; None where fewer than so many have a value."""
+    summary = summarize(row.records, key)
+    return None if summary is None or summary.seeds < seeds else summary.mean
+
+
 def _deviation(values: Sequence[float]) -> float:
     """Sample standard deviation: `statistics.stdev` to the last digits, but not in exact fractions, which take its time."""
     if min(values) == max(values):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tokbench.metrics.standard_systems import WAYS
 from tokbench.report.frontiers import Point, frontier, marks
 from tokbench.report.pictures import COLUMNS, DPI, Strip, draw, pictured, save
-from tokbench.report.rows import Row, flatten, summarize
+from tokbench.report.rows import Row, flatten, mean_of
 from tokbench.report.view import View
 
 QUALITY = "guided/fd_classifier"
@@ -52,9 +52,9 @@ def heatmaps(view: View) -> dict[float, Cells]:
         record = row.records[0]
         flops = flatten(record.config).get(FLOPS)
         for block, preset in record.blocks.items():
-            summary = summarize(row.records, f"{block}/{QUALITY}")
-            if flops and summary is not None and summary.mean is not None:
-                found[float(flops)][record.name, preset] = summary.mean
+            quality = mean_of(row, f"{block}/{QUALITY}")
+            if flops and quality is not None:
+                found[float(flops)][record.name, preset] = quality
     return {
         flops: cells for flops, cells in found.items() if all(len(set(names)) > 1 for names in zip(*cells, strict=True))
     }
@@ -69,7 +69,7 @@ def time_curves(view: View) -> dict[str, list[tuple[float, float]]]:
     """Label to (ms of one image at guidance 1 and batch 1, quality) of the same, where the machine was quiet."""
 
     def milliseconds(row: Row, block: str, way: str, count: int) -> float | None:
-        seconds = _mean(row, f"{block}/steps/latency_seconds_{way}_{count}")
+        seconds = mean_of(row, f"{block}/steps/latency_seconds_{way}_{count}")
         return None if seconds is None else 1e3 * seconds
 
     return _over(view, milliseconds)
@@ -80,17 +80,12 @@ def _over(view: View, cost: Callable[[Row, str, str, int], float | None]) -> dic
     for row in view.rows:
         for block in BLOCKS:
             for way, count in WAYS:
-                quality = _mean(row, f"{block}/steps/fd_classifier_{way}_{count}")
+                quality = mean_of(row, f"{block}/steps/fd_classifier_{way}_{count}")
                 x = None if quality is None else cost(row, block, way, count)
                 if quality is not None and x is not None:
                     preset = row.records[0].blocks.get(block, block)  # type: ignore[call-overload]
                     curves[f"{row.label}, {preset}: {way}"].append((x, quality))
     return curves
-
-
-def _mean(row: Row, key: str) -> float | None:
-    summary = summarize(row.records, key)
-    return None if summary is None else summary.mean
 
 
 def completion_strips(view: View) -> list[Strip]:
