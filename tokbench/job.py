@@ -7,7 +7,7 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -19,6 +19,7 @@ from torch import nn
 
 from tokbench import build
 from tokbench.backbone.sequence import check_text
+from tokbench.backbone.transformer import Backbone
 from tokbench.data.common import fingerprint, subset
 from tokbench.data.kodak import kodak_paths
 from tokbench.evaluate.reference import some
@@ -177,11 +178,11 @@ def prepare(config: Values) -> Job:
         job.presets = presets
         for split in dataset.splits.values():
             check_text([caption.encode() for caption in split.captions])
-        for preset in job.presets.values():
-            scheme: Any = job.scheme(preset, space)
+        schemes: list[Any] = [job.scheme(preset, space) for preset in job.presets.values()]
+        for scheme in schemes:
             for guidance in config["budget"]["evaluation"]["guidances"]:
                 check_guidance(guidance, caption_dropout=scheme.caption_dropout)
-        _warn_of_base(job, space)
+        _warn_of_base(job, (scheme.backbone for scheme in schemes))
     return job
 
 
@@ -212,13 +213,10 @@ def _trained_latents(tokenizer: Tokenizer) -> bool:
     return not tokenizer.codebook_sizes and isinstance(tokenizer, nn.Module)
 
 
-def _warn_of_base(job: Job, space: TokenSpace) -> None:
-    """Says on stderr where RoPE's base is too small for the longest row of text and image."""
-    with torch.device("meta"):
-        backbone = build.construct(job.config["backbone"], dim=space.dim, grid=space.shape)
+def _warn_of_base(job: Job, backbones: Iterable[Backbone]) -> None:
+    """Says on stderr where RoPE's base is too small for the longest row of text and an image of a backbone's grid."""
     longest = max(len(caption.encode()) for split in job.dataset.splits.values() for caption in split.captions)
-    warning = backbone.base_warning(text=longest)
-    if warning is not None:
+    for warning in sorted({backbone.base_warning(text=longest) or "" for backbone in backbones} - {""}):
         print(f"warning: {job.config['name']} s{job.config['seed']}: {warning}", file=sys.stderr, flush=True)
 
 

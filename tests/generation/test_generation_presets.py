@@ -66,6 +66,17 @@ def test_too_small_a_base_of_rope_is_told_and_not_refused(prepared, capsys):
     assert "warning: fsq s0: backbone.base = 10 is below b*(" in capsys.readouterr().err
 
 
+def test_the_base_is_judged_for_the_rows_of_the_scheme_whose_image_may_be_of_patches(prepared, capsys):
+    lengths = {}
+    for patch in (1, 2):
+        prepared("quantizer=fsq", "generation=transfusion", "backbone.base=10", f"+generation.scheme.patch={patch}")
+        told = capsys.readouterr().err
+        assert told.count("warning") == 1
+        lengths[patch] = int(told.partition("b*(")[2].partition(")")[0])
+    side = 8  # tokens of an image
+    assert lengths[1] - lengths[2] == side**2 - (side // 2) ** 2
+
+
 def test_other_shapes_are_part_of_the_identity_of_runs_that_judge_them_alone(prepared):
     plain, shaped = prepared("quantizer=fsq"), prepared("quantizer=fsq", "shapes=true")
     assert "evaluate.shapes" not in plain.versions

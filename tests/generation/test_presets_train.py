@@ -16,6 +16,7 @@ FITTING = {
     "causal_diffusion": "fsq",
     "causal_factorised": "rvq",
     "chameleon": "vq_tuned",
+    "flow_matching": "continuous_8",
     "givt": "continuous_4",
     "givt_masked": "prequantized",
     "l2_control": "continuous_4",
