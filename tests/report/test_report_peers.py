@@ -73,6 +73,14 @@ def test_generation_is_compared_at_equal_tokens_and_flops() -> None:
     assert told["patches"] == "none: 640 T FLOPs, not 560 T FLOPs"
 
 
+def test_a_row_that_alone_has_the_common_scheme_is_not_compared_to_flops_that_were_never_spent() -> None:
+    other = run("vq", steps=700)
+    native = {key: value for key, value in other.metrics.items() if not key.startswith("common/")}
+    found = view([run("fsq"), other.model_copy(update={"metrics": native})])
+    told = {row.label: standing(found, row, "all") for row in found.rows}
+    assert told == {"fsq": "none: no other row in its scheme", "vq": "none: no other row in its scheme"}
+
+
 def test_runs_in_other_numbers_never_share_a_table() -> None:
     exact, rough = run("fsq"), run("vq", precision="bf16-mixed")
     assert [len(group.records) for group in group_records([exact, rough])] == [1, 1]

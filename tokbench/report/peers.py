@@ -99,9 +99,10 @@ def standing(view: View, row: Row, peers: Peers) -> str:
         tokens = own.around.get("tokens")
         told = [*([f"{tokens:,.0f} tokens"] if tokens else []), *_told(own.amount, matched)]
         return " of ".join([f"{len(own.rows)} rows", *([", ".join(told)] if told else [])])
-    apart = [_apart(own, other, matched) for other in found if other is not own]
+    others = [one for one in found if one is not own]
+    apart = [_apart(own, one, matched) for one in others if (one.amount is None) == (own.amount is None)]
     if not apart:
-        return "none: no other row"
+        return "none: no other row in its scheme" if others else "none: no other row"
     nearest = min(apart, key=len)
     more = f", +{len(nearest) - MAX_TOLD} more" if len(nearest) > MAX_TOLD else ""
     return f"none: {', '.join(nearest[:MAX_TOLD])}{more}"
@@ -118,5 +119,5 @@ def _apart(own: Comparison, other: Comparison, matched: Matched) -> list[str]:
     told = [f"{key} {json.dumps(mine)}, not {json.dumps(theirs)}" for key, mine, theirs in differ]
     if _near(own.amount, other.amount, matched.tolerance):
         return told
-    mine, theirs = (_told(one.amount, matched) or ["unknown"] for one in (own, other))
-    return [f"{mine[0]}, not {theirs[0]}", *told]
+    mine, theirs = (_told(one.amount, matched)[0] for one in (own, other))
+    return [f"{mine}, not {theirs}", *told]
