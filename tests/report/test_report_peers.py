@@ -11,7 +11,7 @@ from tokbench.records import RunRecord
 from tokbench.report.groups import group_records
 from tokbench.report.peers import Peers, peer_groups, standing
 from tokbench.report.protocol import protocol_hash
-from tokbench.report.ranking import winners
+from tokbench.report.ranking import seed_gaps, winners
 from tokbench.report.view import View
 
 BUDGET: dict[str, Any] = {
@@ -96,3 +96,19 @@ def test_a_distance_leads_only_where_its_seeds_agree(noise: float, leads: bool) 
     runs = [run("fsq", seed, values={key: 5.0 + drift[seed]}) for seed in range(3)]
     runs += [run("vq", seed, values={key: 10.0}) for seed in range(3)]
     assert winners(view(runs), key, peers="equal bits", array=None) == ({"fsq"} if leads else set())
+
+
+def test_times_are_subtracted_within_one_checkout_alone() -> None:
+    """The same model took .068 and .177 s an image on two machines: across them a difference says nothing of the models."""
+    key = "common/cost/latency_seconds"
+    made = {"fsq": ["a", "b"], "vq": ["a", "c"]}
+    runs = [
+        (found := run(name, seed, values={key: 1.0 + seed})).model_copy(
+            update={"environment": found.environment | {"checkout": checkout}}
+        )
+        for name, places in made.items()
+        for seed, checkout in enumerate(places)
+    ]
+    first, second = view(runs).rows
+    assert seed_gaps(first, second, key).tolist() == [0.0]
+    assert len(seed_gaps(first, second, "reconstruction/ssim")) == 2

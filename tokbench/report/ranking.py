@@ -9,7 +9,7 @@ import numpy as np
 
 from tokbench.metrics.standard import FEATURES
 from tokbench.metrics.statistics import students_difference
-from tokbench.records import parse_key
+from tokbench.records import Measure, RunRecord, parse_key
 from tokbench.report.definitions import direction
 from tokbench.report.floors import FLOORS, noise_floor
 from tokbench.report.formatting import listed
@@ -96,7 +96,16 @@ def separable_by_seeds(row: Row, other: Row, key: str) -> bool:
 
 
 def seed_gaps(row: Row, other: Row, key: str) -> np.ndarray:
-    """(S,) values of a measure of the one row minus those of the other, over the seeds that have both."""
-    values = [{r.seed: m.value for r in each.records if (m := r.metrics.get(key))} for each in (row, other)]
-    pairs = [(values[0][seed], values[1].get(seed)) for seed in values[0]]
+    """(S,) values of a measure of the one row minus those of the other, over the seeds that have both.
+
+    Times are compared within one checkout alone: one model timed on two machines may differ more than two models on one.
+    """
+    values = [{_place(r, m): m.value for r in each.records if (m := r.metrics.get(key))} for each in (row, other)]
+    pairs = [(values[0][place], values[1].get(place)) for place in values[0]]
     return np.array([mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None])
+
+
+def _place(record: RunRecord, measure: Measure) -> tuple[int, object]:
+    """What two values must share to be subtracted: the seed, and of seconds the checkout that took them."""
+    timed = "s" in measure.unit.split(" ")[0].split("/")
+    return record.seed, record.environment.get("checkout") if timed else None
