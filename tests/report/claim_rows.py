@@ -81,7 +81,7 @@ def _grid(path: Path, named: frozenset[str]) -> Iterator[Values]:
                 OmegaConf.update(
                     composed,
                     key,
-                    yaml.safe_load(value.replace(":", ": ").replace(",c", ", c")),
+                    OmegaConf.create(f"value: {value.replace(':', ': ').replace(',c', ', c')}").value,
                     merge=False,
                     force_add=True,
                 )
