@@ -8,10 +8,14 @@ import pytest
 from report_factory import measure, record
 
 from tokbench.records import RunRecord
+from tokbench.report.columns import Column, value
 from tokbench.report.groups import group_records
+from tokbench.report.layouts import Layout
 from tokbench.report.peers import Peers, peer_groups, standing
 from tokbench.report.protocol import protocol_hash
 from tokbench.report.ranking import seed_gaps, winners
+from tokbench.report.rows import timed_in
+from tokbench.report.tables import MACHINES, table
 from tokbench.report.view import View
 
 BUDGET: dict[str, Any] = {
@@ -103,12 +107,17 @@ def test_times_are_subtracted_within_one_checkout_alone() -> None:
     key = "common/cost/latency_seconds"
     made = {"fsq": ["a", "b"], "vq": ["a", "c"]}
     runs = [
-        (found := run(name, seed, values={key: 1.0 + seed})).model_copy(
-            update={"environment": found.environment | {"checkout": checkout}}
+        (made_by := run(name, seed, values={key: 1.0 + seed})).model_copy(
+            update={"environment": made_by.environment | {"checkout": checkout}}
         )
         for name, places in made.items()
         for seed, checkout in enumerate(places)
     ]
-    first, second = view(runs).rows
+    found = view(runs)
+    first, second = found.rows
     assert seed_gaps(first, second, key).tolist() == [0.0]
     assert len(seed_gaps(first, second, "reconstruction/ssim")) == 2
+    assert timed_in(found.rows, [key, "reconstruction/ssim"]) == {"a", "b", "c"}
+    costs = table(found, Layout("Cost", (Column("latency", key, value),)))
+    assert MACHINES.format(3) in costs
+    assert not timed_in(found.rows, ["reconstruction/ssim"])

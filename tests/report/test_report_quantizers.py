@@ -93,6 +93,10 @@ def test_without_arrays_the_tables_are_there_and_the_curves_are_not(tmp_path: Pa
     assert "### Training" not in page
 
 
+def test_one_method_of_one_size_is_no_comparison(tmp_path: Path) -> None:
+    assert "quantizers.md" not in written(tmp_path, *sweep("fsq")[:1])
+
+
 def test_methods_are_names_with_their_points_by_size() -> None:
     rows = make_rows([*sweep("fsq", "vq"), record("continuous_4", ranked=True)])
     methods = make_methods(rows)

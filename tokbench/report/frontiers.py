@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from tokbench.report.pictures import DPI, save
-from tokbench.report.rows import mean_of
+from tokbench.report.rows import mean_of, timed_in
 from tokbench.report.view import View
 
 QUALITY, QUALITY_NAME = "generation/fd_classifier", "gFD classifier, guidance 1"
@@ -40,7 +40,8 @@ class Point(NamedTuple):
 
 def draw_frontiers(view: View, folder: Path) -> list[Path]:
     """`<stem>-frontiers.png`: a panel a cost, where three systems or more have it; [] where none has."""
-    panels = [(label, found) for name, label, scale in COSTS if len(found := points(view, name, scale)) >= LEAST]
+    costs = [(_label(view, name, label), points(view, name, scale)) for name, label, scale in COSTS]
+    panels = [(label, found) for label, found in costs if len(found) >= LEAST]
     if not panels:
         return []
     figure = Figure(figsize=(3 * len(panels), 3.6), dpi=DPI, layout="constrained")
@@ -67,6 +68,13 @@ def draw_frontiers(view: View, folder: Path) -> list[Path]:
     figure.legend(handles=keys, loc="outside lower center", ncols=min(len(keys), 6), fontsize=6, frameon=False)
     figure.suptitle(f"{view.group.stem}: what quality costs; lower is better in both", fontsize=8)
     return [save(figure, folder / f"{view.group.stem}-frontiers.png")]
+
+
+def _label(view: View, name: str, label: str) -> str:
+    """What an axis shows; of times also that they do not compare, where more than one checkout took them."""
+    blocks = {block for row in view.rows for record in row.records for block in record.blocks}
+    places = timed_in(view.rows, [f"{block}/cost/{name}" for block in blocks])
+    return f"{label}\n(of {len(places)} checkouts: not comparable)" if len(places) > 1 else label
 
 
 def marks(axis: Axis, values: Sequence[float]) -> None:

@@ -94,11 +94,12 @@ COLUMNS = (
 
 
 def build_quantizers(views: Sequence[View], results: Path) -> list[Path]:
-    """The page and its plots, written into results; [] where no group compares quantizers."""
+    """The page and its plots, written into results; [] where no group compares quantizers, or one over several V."""
     sections: list[list[str]] = []
     plots: list[Path] = []
     for view in views:
-        if is_sweep(view.group) and (methods := make_methods(view.rows)):
+        methods = make_methods(view.rows) if is_sweep(view.group) else []
+        if sum(len(method.points) for method in methods) > 1:
             drawn = _draw(view, methods, results)
             sections.append(_section(view, methods, drawn))
             plots += drawn.values()

@@ -9,12 +9,12 @@ import numpy as np
 
 from tokbench.metrics.standard import FEATURES
 from tokbench.metrics.statistics import students_difference
-from tokbench.records import Measure, RunRecord, parse_key
+from tokbench.records import parse_key
 from tokbench.report.definitions import direction
 from tokbench.report.floors import FLOORS, noise_floor
 from tokbench.report.formatting import listed
 from tokbench.report.peers import Peers, peer_groups
-from tokbench.report.rows import Row, mean_of
+from tokbench.report.rows import Row, checkout_of, mean_of
 from tokbench.report.view import LEVEL, View
 
 MIN_SEEDS = 3
@@ -100,12 +100,9 @@ def seed_gaps(row: Row, other: Row, key: str) -> np.ndarray:
 
     Times are compared within one checkout alone: one model timed on two machines may differ more than two models on one.
     """
-    values = [{_place(r, m): m.value for r in each.records if (m := r.metrics.get(key))} for each in (row, other)]
-    pairs = [(values[0][place], values[1].get(place)) for place in values[0]]
+    values = [
+        {(r.seed, checkout_of(r, m)): m.value for r in each.records if (m := r.metrics.get(key))}
+        for each in (row, other)
+    ]
+    pairs = [(values[0][taken], values[1].get(taken)) for taken in values[0]]
     return np.array([mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None])
-
-
-def _place(record: RunRecord, measure: Measure) -> tuple[int, object]:
-    """What two values must share to be subtracted: the seed, and of seconds the checkout that took them."""
-    timed = "s" in measure.unit.split(" ")[0].split("/")
-    return record.seed, record.environment.get("checkout") if timed else None

@@ -10,7 +10,7 @@ from math import fsum, sqrt
 from statistics import fmean
 from typing import Any
 
-from tokbench.records import RunRecord
+from tokbench.records import Measure, RunRecord
 from tokbench.report.groups import settings
 
 NOMINAL_BITS = "bits/nominal_bits_per_image"
@@ -63,6 +63,19 @@ def mean_of(row: Row, key: str, *, seeds: int = 1) -> float | None:
     """The mean over seeds; None where fewer than so many have a value."""
     summary = summarize(row.records, key)
     return None if summary is None or summary.seeds < seeds else summary.mean
+
+
+def checkout_of(record: RunRecord, measure: Measure) -> str | None:
+    """Where a time or a rate (of unit s/... or .../s) was taken; None of what is no time, or where the record does not say."""
+    timed = "s" in measure.unit.split(" ")[0].split("/")
+    return str(place) if timed and (place := record.environment.get("checkout")) else None
+
+
+def timed_in(rows: Iterable[Row], keys: Iterable[str]) -> set[str]:
+    """The checkouts in which the rows' times of these measures were taken."""
+    keys = list(keys)
+    found = ((r, m) for row in rows for r in row.records for key in keys if (m := r.metrics.get(key)))
+    return {place for r, m in found if m.value is not None and (place := checkout_of(r, m))}
 
 
 def _deviation(values: Sequence[float]) -> float:

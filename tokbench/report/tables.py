@@ -8,7 +8,7 @@ from tokbench.report.columns import ONE_STACK, Column, floor
 from tokbench.report.formatting import EMPTY, listed, markdown_table
 from tokbench.report.layouts import Layout
 from tokbench.report.ranking import trained_on
-from tokbench.report.rows import Row
+from tokbench.report.rows import Row, timed_in
 from tokbench.report.view import View
 
 BASELINE_LABELS = {
@@ -25,6 +25,10 @@ FLOOR = (
 BOLD = (
     "Bold: the lead over every other row (of reconstruction: of equal nominal bits within 1 %) is separable in the"
     " paired bootstrap, or, for a distance, larger than three noise floors and separable over seeds (Student)."
+)
+MACHINES = (
+    "Times of this table were taken in {} checkouts, perhaps on as many machines: rows do not compare in them. A difference of"
+    " times is told only where one checkout took both."
 )
 ENCODER_DECODER = (
     f"{ONE_STACK['mar']}: masked tokens and a diffusion head as in MAR (arXiv:2406.11838), in the one transformer of all presets."
@@ -55,6 +59,7 @@ def table(view: View, layout: Layout) -> list[str]:
         *([BOLD] if any("**" in text for texts in kept.values() for text in texts) else []),
         *([ENCODER_DECODER] if any(ONE_STACK["mar"] in text for texts in kept.values() for text in texts) else []),
         *_unranked(columns, rows),
+        *([MACHINES.format(len(places))] if len(places := timed_in(rows, (c.key for c in kept))) > 1 else []),
         *([f"Not measured: {listed(left_out)}."] if left_out else []),
     ]
     return [*lines, *(line for note in notes for line in ("", note))]
