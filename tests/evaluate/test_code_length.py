@@ -56,6 +56,13 @@ def test_codes_also_have_a_total_by_tables_and_continuous_latents_have_none(made
     assert "information/table_lossless_bits_per_subpixel" not in made["continuous_4"].metrics
 
 
+def test_a_continuous_latent_is_coded_with_noise_and_codes_are_not(made: dict[str, RunRecord]) -> None:
+    metrics = made["continuous_4"].metrics
+    assert metrics["information/token_bits_per_pixel"].value == pytest.approx(3 * value(made["continuous_4"], "token"))
+    assert metrics["information/coded_psnr_db"].n == metrics["information/lossless_bits_per_subpixel"].n
+    assert not {"information/token_bits_per_pixel", "information/coded_psnr_db"} & made["fsq"].metrics.keys()
+
+
 def test_raw_patches_leave_nothing_open(made: dict[str, RunRecord]) -> None:
     assert value(made["patches"], "residual") == 0
 

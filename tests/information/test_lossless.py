@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tokbench.information.image_lossless import CODECS, bits_per_subpixel, mosaic
 from tokbench.information.lossless import fit_code, measure_code
 from tokbench.interfaces import Quantized
-from tokbench.metrics.images import to_float
+from tokbench.metrics.images import psnr, to_float, to_uint8
 from tokbench.quantizers.continuous import GaussianLatent
 
 SIDE, BLOCK, COLOURS = 8, 4, 4
@@ -76,6 +76,22 @@ def test_a_continuous_latent_costs_more_than_the_entropy_and_the_width_is_fitted
     assert (found.tokens + found.residual).mean().item() > ENTROPY_BITS
     assert code.code is not None
     assert not torch.equal(code.code.log_width[0], code.code.log_width[1])
+
+
+def test_the_quality_is_that_of_the_sample_that_the_bits_pay_for(held_out: Tensor) -> None:
+    code = fit_code(BlockTokenizer(discrete=False), SPLITS, steps=2, batch=64, seed=0, device=CPU)
+    assert code.code is not None
+    quality = []
+    for width in (-9.0, -3.0, -1.0):  # logarithms
+        with torch.no_grad():
+            code.code.log_width.fill_(width)
+        quality.append(measure_code(code, held_out, batch=64, seed=0, device=CPU).psnr)
+    with torch.no_grad():
+        tokenizer = BlockTokenizer(discrete=False)
+        again = to_uint8(tokenizer.decode(tokenizer.encode(to_float(held_out)).z_q))
+    assert torch.equal(quality[0], psnr(held_out, again))
+    assert (quality[0] > quality[1]).all()
+    assert (quality[1] > quality[2]).all()
 
 
 def test_the_fitted_width_does_not_depend_on_where_it_starts(held_out: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

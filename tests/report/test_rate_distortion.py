@@ -147,6 +147,48 @@ def test_a_family_is_what_differs_in_codes_alone(tmp_path):
     assert set(np.round(bits - 0.6 * 256, 6)) == {0, 0.5, 1, 1.5, 2}
 
 
+def test_a_family_may_differ_in_tokens_of_a_line_and_in_the_head_that_follows(tmp_path):
+    for queries, head in ((16, "Categorical"), (64, "Factorised")):
+        for seed in range(3):
+            own = f"{100 * queries + seed:08x}"
+            record = swept("fsq-queries_causal", 64, seed, stage="bits", blocks={"native": "chameleon"}, hash=own)
+            values = {
+                "bits/tokens": float(queries),
+                "native/bits/model_bits_per_image": 4.0 * queries,
+                "native/bits/model_bits_per_pixel": 4.0 * queries / 1024,
+            }
+            metrics = record.metrics | {key: measure(key, value) for key, value in values.items()}
+            config = {"seed": seed, "quantizer": {"codebook_size": 64}, "data": {"name": "cifar10"}}
+            config |= {"tokenizer": {"factor": 4, "num_queries": queries}, "generation": {"head": head}}
+            record = record.model_copy(update={"metrics": metrics, "config": config})
+            file(record, tmp_path, kept=swept_arrays(record, 40))
+    (view,) = read_views(tmp_path)
+    (family,) = make_families(view.rows)
+    assert family.label == "fsq-queries_causal"
+    assert [point.mean("bits/tokens") for point in family.points] == [16, 64]
+
+
+def test_a_continuous_latent_is_a_point_with_its_samples_quality_and_is_on_no_curve(tmp_path):
+    filed(tmp_path, "fsq", gain=0.0, sizes=(16, 64))
+    for dim in (4, 8):
+        for seed in range(3):
+            record = swept(f"continuous_{dim}", 64, seed, stage="bits", blocks={})
+            values = {"information/token_bits_per_pixel": 0.1 * dim, "information/coded_psnr_db": 20.0 + dim}
+            kept = {key: found for key, found in record.metrics.items() if "nominal" not in key}
+            metrics = kept | {key: measure(key, value) for key, value in values.items()}
+            config = {"seed": seed, "quantizer": {"dim": dim}, "data": {"name": "cifar10"}}
+            own = record.model_copy(update={"metrics": metrics, "config": config})
+            file(own, tmp_path, kept=swept_arrays(record, 40))
+    (view,) = read_views(tmp_path)
+    family, fsq = make_families(view.rows)
+    assert (family.label, fsq.label) == ("continuous, bits-back", "fsq")
+    assert [point.mean("reconstruction/psnr_db") for point in family.points] == [24.0, 28.0]
+    assert [point.summary("reconstruction/ssim") for point in family.points] == [None, None]
+    assert list(make_curves(view, [family, fsq])[0]) == ["fsq"]
+    assert main(["--results", str(tmp_path)]) == 0
+    assert "| continuous, bits-back |" in (tmp_path / PAGE).read_text()
+
+
 def test_few_seeds_are_never_bold(tmp_path):
     filed(tmp_path, "fsq", gain=0.0, seeds=2)
     filed(tmp_path, "vq_tuned", gain=1.0, seeds=2)

@@ -90,14 +90,17 @@ def evaluate_code_length(
     """
     held_out = dataset.generation.images[some(len(dataset.generation), IMAGES)]
     size = held_out[0].numel()
-    residual = torch.zeros(len(held_out), dtype=torch.float64)
+    residual, measures = torch.zeros(len(held_out), dtype=torch.float64), Measures()
+    at = "information/"
     if not _keeps_all(tokenizer, held_out, batch=batch, device=device):
         splits = {name: dataset.splits[name].images for name in ("train", "validation")}
         code = fit_code(tokenizer, splits, steps=steps, batch=batch, seed=0, device=device)
         found = measure_code(code, held_out, batch=batch, seed=0, device=device)
         residual, tokens = found.residual, found.tokens if found.tokens is not None else tokens
-    at = "information/"
-    measures = {f"{at}residual_bits_per_subpixel": mean_of(f"{at}residual_bits_per_subpixel", residual / size)}
+        if found.tokens is not None:
+            measures[f"{at}coded_psnr_db"] = mean_of(f"{at}coded_psnr_db", found.psnr)
+            measures[f"{at}token_bits_per_pixel"] = mean_of(f"{at}token_bits_per_pixel", found.tokens * 3 / size)
+    measures[f"{at}residual_bits_per_subpixel"] = mean_of(f"{at}residual_bits_per_subpixel", residual / size)
     key = f"{at}table_lossless_bits_per_subpixel"
     if table_bits is not None:
         measures[key] = mean_of(key, (residual + table_bits) / size)

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from tokbench.information.continuous import GaussianCode
 from tokbench.information.residual import ResidualModel
 from tokbench.interfaces import Tokenizer
-from tokbench.metrics.images import to_float
+from tokbench.metrics.images import psnr, to_float, to_uint8
 
 VERSION = 1
 FITTED_ON = 4000  # training images, the first of a fixed shuffle
@@ -28,10 +28,11 @@ LEARNING_RATE, WIDTH_LEARNING_RATE = 3e-3, 0.1  # the latter of logarithms that 
 
 @dataclass(frozen=True, eq=False)
 class CodeLength:
-    """Bits an image (n,); `tokens` is None where a model of the tokens must say it."""
+    """Bits an image (n,), and what its tokens alone decode to; `tokens` is None where a model of the tokens must say it."""
 
     tokens: Tensor | None
     residual: Tensor
+    psnr: Tensor  # dB, of latents with a width from the sample of them that the bits pay for
 
 
 class LosslessCode(nn.Module):
@@ -121,9 +122,13 @@ def fit_code(
 
 @torch.no_grad()
 def measure_code(code: LosslessCode, images: Tensor, *, batch: int, seed: int, device: torch.device) -> CodeLength:
-    """Bits of each of the uint8 images (n, 3, H, W)."""
+    """Bits and dB of each of the uint8 images (n, 3, H, W)."""
     generator = torch.Generator(device).manual_seed(seed)
-    found = [code(part.to(device), generator) for part in images.split(batch)]
-    tokens = [part for part, _ in found if part is not None]
+    tokens, residual, quality = list[Tensor](), list[Tensor](), list[Tensor]()
+    for part in images.split(batch):
+        nats, decoded = code.decoded(part.to(device), generator)
+        tokens += [] if nats is None else [nats]
+        residual.append(code.residual.nats(part.to(device), decoded))
+        quality.append(psnr(part, to_uint8(decoded).cpu()))
     bits = torch.cat(tokens).cpu() / log(2) if tokens else None
-    return CodeLength(bits, torch.cat([part for _, part in found]).double().cpu() / log(2))
+    return CodeLength(bits, torch.cat(residual).double().cpu() / log(2), torch.cat(quality))

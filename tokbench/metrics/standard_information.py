@@ -17,6 +17,12 @@ INFORMATION = group(
     INFORMATION_VERSION,
     {
         ("token_bits_per_subpixel", "tokens", "bits/subpixel", None): f"{_TOKENS}; {_SPLIT}",
+        ("token_bits_per_pixel", "by bits-back", "bits/pixel", None): (
+            f"of trained continuous latents the tokens' bits, / (H W); {_TOKENS}; mean over at most {IMAGES} images of the generation split"
+        ),
+        ("coded_psnr_db", "PSNR by bits-back", "dB", "up"): (
+            f"PSNR on 8 bits of what the sample decodes to that those bits code, mean over at most {IMAGES} images of the generation split"
+        ),
         ("residual_bits_per_subpixel", "left open", "bits/subpixel", None): f"{_RESIDUAL}; {_SPLIT}",
         ("lossless_bits_per_subpixel", "lossless total", "bits/subpixel", "down"): (
             f"tokens + left open: an upper bound on what the image holds; {_TOKENS}; {_RESIDUAL}; {_SPLIT}"

@@ -17,6 +17,10 @@ from tokbench.metrics.statistics import Floats, central
 
 MOST_LOST = 0.05  # share of resamples whose points are out of order, above which there is no interval
 BD_POINTS = 4  # fewest of a curve for BD-rate, of points that overlap
+LADDERS = (
+    (1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 9),
+    (1, 1.5, 2, 3, 4, 5, 6, 8),
+)  # of round numbers, times powers of ten
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,13 +126,15 @@ def _front(bits: Floats, quality: Floats) -> tuple[Floats, Floats]:
 
 
 def round_targets(ranges: Sequence[tuple[float, float]], *, most: int) -> list[float]:
-    """At most `most` round numbers of bits that at least two ranges (low, high) hold, evenly spaced."""
-    high = max((end for _, end in ranges), default=0.0)
-    for step in (base * 10.0**power for power in range(-2, 5) for base in (1, 2, 5)):
-        if high / step > 20 * most:
-            continue
-        places = [round(step * k, 6) for k in range(1, int(high / step) + 1)]
-        found = [x for x in places if sum(low <= x <= end for low, end in ranges) >= 2]
+    """At most `most` round numbers of bits that at least two ranges (low, high) hold, close together where ranges are narrow.
+
+    Of too many, those that most ranges hold, of equals the lowest.
+    """
+    found: list[float] = []
+    for ladder in LADDERS:
+        places = (round(base * 10.0**power, 6) for power in range(-3, 5) for base in ladder)
+        held = {x: sum(low <= x <= end for low, end in ranges) for x in places}
+        found = [x for x in held if held[x] >= 2]
         if len(found) <= most:
             return found
-    return []
+    return sorted(sorted(found, key=lambda x: (-held[x], x))[:most])

@@ -14,7 +14,7 @@ from tokbench.report.equal_bits import front, quality_at
 from tokbench.report.formatting import EMPTY, heading, number
 from tokbench.report.peers import Peers
 from tokbench.report.ranking import winners
-from tokbench.report.rate_families import PSNR, Family, make_families
+from tokbench.report.rate_families import MODEL_BPP, PSNR, Family, make_families
 from tokbench.report.rows import Row, mean_of, summarize
 from tokbench.report.view import View
 
@@ -23,7 +23,6 @@ DISTANCES = (  # the first that a row has
     ("KID", "generation/kid_random64"),
 )
 BY_BUDGET = ("width", "depth")  # of a tokenizer: what its budget says
-MODEL_BPP = "MODEL/bits/model_bits_per_pixel"
 Block = Literal["common", "native"]
 Cell = Callable[[View, Row, Sequence[View]], str]
 

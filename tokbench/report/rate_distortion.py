@@ -19,9 +19,9 @@ import pandas as pd
 from tokbench.metrics.definition import CODECS_FILE
 from tokbench.records import write_whole
 from tokbench.report.equal_bits import BD_POINTS, AtBits, at_equal_bits, bd_rate, front, round_targets
-from tokbench.report.formatting import markdown_table, number
+from tokbench.report.formatting import EMPTY, markdown_table, number
 from tokbench.report.ranking import MIN_SEEDS
-from tokbench.report.rate_families import Family, RatePoint, make_curves, make_families
+from tokbench.report.rate_families import MODEL_BPP, PSNR, Family, RatePoint, make_curves, make_families
 from tokbench.report.rate_plot import draw_rate
 from tokbench.report.unwritten import say_unwritten
 from tokbench.report.view import LEVEL, RESAMPLES, View, read_views
@@ -38,6 +38,10 @@ What an image costs in bits, against what is lost. **Model bits** are -log2 of t
 gives an image's tokens: a code length that an arithmetic coder reaches (each record holds what one wrote, to within a percent).
 *Coded* is a range coder under fixed tables of how often the training split uses each code, *used* the marginal entropy,
 *nominal* N log2 V. Bits are no achievement by themselves: only pairs of bits and quality rank.
+
+A continuous latent (*bits-back*) has no code length of its own. Its bits are those of a sample around it, of fitted width (kl: of
+its own), under a Gaussian prior fitted to the training images, and its PSNR is that of the sample: a point that a coder
+reaches, and a bound, because a trained prior would need fewer. It does not rank.
 """
 EQUAL = (
     "PSNR in dB at equal model bits per pixel: the ranking of quantizers. Between the codebook sizes of a family goes a monotone"
@@ -91,7 +95,7 @@ def build_rate_distortion(views: Sequence[View], results: Path) -> list[Path]:
     for view, families in compared:
         lines += _section(view, families)
         table += [_row(view.group.stem, family.label, point) for family in families for point in family.points]
-        series[view.group.stem] = _series(families, "MODEL/bits/model_bits_per_pixel", "reconstruction/psnr_db")
+        series[view.group.stem] = _series(families, MODEL_BPP, PSNR)
     on_kodak = [(view, found) for view, families in compared if (found := _with_kodak(families))]
     coded = codec_rows(codecs)
     if coded or on_kodak:
@@ -156,8 +160,8 @@ def _at_cell(found: AtBits | None, *, bold: bool) -> str:
 
 def _means(family: Family) -> tuple[list[float], list[float]]:
     return (
-        [point.mean("MODEL/bits/model_bits_per_pixel") for point in family.points],
-        [point.mean("reconstruction/psnr_db") for point in family.points],
+        [point.mean(MODEL_BPP) for point in family.points],
+        [point.mean(PSNR) for point in family.points],
     )
 
 
@@ -175,10 +179,10 @@ def _bd_lines(means: Mapping[str, tuple[Sequence[float], Sequence[float]]], anch
 
 
 COLUMNS = {
-    "PSNR (dB)": ("reconstruction/psnr_db", "dB"),
+    "PSNR (dB)": (PSNR, "dB"),
     "SSIM": ("reconstruction/ssim", ""),
     "rFD classifier": ("reconstruction/fd_classifier", ""),
-    "model bpp": ("MODEL/bits/model_bits_per_pixel", "bits/pixel"),
+    "model bpp": (MODEL_BPP, "bits/pixel"),
     "nominal bpp": ("bits/nominal_bits_per_pixel", "bits/pixel"),
 }
 BITS = {  # an image, shown per pixel
@@ -192,11 +196,13 @@ def _points(families: Sequence[Family]) -> list[str]:
     cells = []
     for family in families:
         for point in family.points:
-            line = [family.label, f"{point.codes:,}", f"{point.mean('bits/tokens'):.0f}", str(len(point.row.records))]
+            codes = EMPTY if point.codes is None else f"{point.codes:,}"
+            sizes = (f"{point.mean(key):.0f}" for key in ("bits/tokens", "bits/dim"))
+            line = [family.label, codes, *sizes, str(len(point.row.records))]
             line += [_cell(point, key, unit) for key, unit in COLUMNS.values()]
             line += [_per_pixel(point, key) for key in BITS.values()]
             cells.append(line)
-    return markdown_table(["family", "V", "N", "seeds", *COLUMNS, *BITS], cells)
+    return markdown_table(["family", "V", "N", "D", "seeds", *COLUMNS, *BITS], cells)
 
 
 def _cell(point: RatePoint, key: str, unit: str) -> str:

@@ -1,11 +1,17 @@
-"""Families of a rate-distortion comparison: rows that differ in their number of codes alone, with bits, quality and arrays."""
+"""Families of a rate-distortion comparison: rows that differ in their rate alone, with bits, quality and arrays.
+
+What makes the rate is the number of codes, of tokens on a line, or of channels. A continuous latent has the rate of a sample of
+it by bits-back, which is a bound, and the quality of that sample.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,18 +24,24 @@ from tokbench.report.rows import Row, Summary, labels, summarize
 from tokbench.report.view import Sampled, View
 
 PSNR = "reconstruction/psnr_db"
+MODEL_BPP = "MODEL/bits/model_bits_per_pixel"
+SAMPLED = {PSNR: "information/coded_psnr_db", MODEL_BPP: "information/token_bits_per_pixel"}  # of a continuous latent
+NO_RATE = {"num_queries"}  # of a tokenizer: how many tokens
 
 
 @dataclass(frozen=True)
 class RatePoint:
-    """One row, with the block its model bits are of."""
+    """One row, with the block its model bits are of; None: a continuous latent."""
 
     row: Row
-    block: str
+    block: str | None
 
     def summary(self, key: str) -> Summary | None:
-        """A measure over seeds; MODEL/ stands for the block."""
-        return summarize(self.row.records, key.replace("MODEL", self.block))
+        """A measure over seeds; MODEL/ stands for the block. Of a continuous latent bits and PSNR are those of its sample."""
+        if self.block is not None:
+            return summarize(self.row.records, key.replace("MODEL", self.block))
+        of_another = key.startswith("reconstruction/") and key not in SAMPLED
+        return None if of_another else summarize(self.row.records, SAMPLED.get(key, key))
 
     def mean(self, key: str) -> float:
         """The same, nan where there is none."""
@@ -42,52 +54,71 @@ class RatePoint:
         return self.mean("bits/nominal_bits_per_image") / self.mean("bits/nominal_bits_per_pixel")
 
     @property
-    def codes(self) -> int:
-        """V; of several codebooks their product."""
-        return round(2 ** (self.mean("bits/nominal_bits_per_image") / self.mean("bits/tokens")))
+    def codes(self) -> int | None:
+        """V; of several codebooks their product; None: continuous."""
+        exponent = self.mean("bits/nominal_bits_per_image") / self.mean("bits/tokens")
+        return round(2**exponent) if np.isfinite(exponent) else None
 
 
 @dataclass(frozen=True)
 class Family:
-    """One way of making codes, inside one autoencoder, by the model bits of its points."""
+    """One way of making tokens, inside one autoencoder, by the bits of its points."""
 
     label: str
     points: tuple[RatePoint, ...]
 
 
 def make_families(rows: Sequence[Row]) -> list[Family]:
-    """All rows that lose something and have model bits, by what they share but the number of codes."""
+    """All rows that lose something and have a rate, by what they share but what makes it."""
     found: dict[str, dict[str, list[RatePoint]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         point = _point(row)
         if point is not None:
-            config = json.loads(settings(row.records[0]))
-            config["quantizer"] = without_size(config.get("quantizer"))
-            found[row.records[0].name][json.dumps(config, sort_keys=True)].append(point)
+            found[re.sub(r"_\d+$", "", row.records[0].name)][_made(point, told=False)].append(point)
     families = []
     for name, variants in sorted(found.items()):
-        names = labels(name, [json.loads(config) for config in variants])
-        for label, points in zip(names, variants.values(), strict=True):
-            families.append(
-                Family(label, tuple(sorted(points, key=lambda p: p.mean("MODEL/bits/model_bits_per_image"))))
-            )
+        parts = [part for points in variants.values() for part in _apart(points)]
+        names = labels(name, [json.loads(config) for config, _ in parts])
+        for label, (_, points) in zip(names, parts, strict=True):
+            own = label if points[0].block is not None else f"{label}, bits-back"
+            families.append(Family(own, tuple(sorted(points, key=lambda point: point.mean(MODEL_BPP)))))
     return families
 
 
+def _made(point: RatePoint, *, told: bool) -> str:
+    """The configuration of a row but for what makes its rate; `told`: with the generator, which may follow from that."""
+    config: dict[str, Any] = json.loads(settings(point.row.records[0]))
+    kept = {
+        key: value for key, value in config.items() if key not in ("name", "choices") and (told or key != "generation")
+    }
+    if isinstance(tokenizer := kept.get("tokenizer"), dict):
+        kept["tokenizer"] = {key: value for key, value in tokenizer.items() if key not in NO_RATE}
+    return json.dumps(kept | {"quantizer": without_size(config.get("quantizer"))}, sort_keys=True)
+
+
+def _apart(points: Sequence[RatePoint]) -> list[tuple[str, list[RatePoint]]]:
+    """The points as one family, or, where two have one rate on paper, as one a generator; each with its configuration."""
+    paper = [(point.codes, point.mean("bits/tokens"), point.mean("bits/dim")) for point in points]
+    parts: dict[str, list[RatePoint]] = defaultdict(list)
+    for point in points:
+        parts[_made(point, told=len(set(paper)) < len(paper))].append(point)
+    return list(parts.items())
+
+
 def _point(row: Row) -> RatePoint | None:
-    for block in BLOCKS:
-        found = summarize(row.records, f"{block}/{MODEL_BITS}")
-        quality = summarize(row.records, PSNR)
-        if found is not None and found.mean is not None and quality is not None and quality.mean is not None:
-            return RatePoint(row, block) if quality.mean < PSNR_CAP else None
+    for point in (RatePoint(row, block) for block in (*BLOCKS, None)):
+        if np.isfinite(point.mean(MODEL_BPP)) and np.isfinite(quality := point.mean(PSNR)):
+            return point if quality < PSNR_CAP else None
     return None
 
 
 def make_curves(view: View, families: Sequence[Family]) -> tuple[dict[str, Curve], list[int]]:
     """PSNR against model bits per pixel of families with two points or more, and the seeds it is over.
 
-    Those are the seeds that put most points on curves; points without them all are left out.
+    Those are the seeds that put most points on curves; points without them all are left out, and continuous latents, whose
+    sample is of other images.
     """
+    families = [Family(f.label, tuple(point for point in f.points if point.block is not None)) for f in families]
     tables = {id(point): _sampled(view, point) for family in families for point in family.points}
     seeds = _seeds_of_most([[set(tables[id(point)]) for point in family.points] for family in families])
     curves: dict[str, Curve] = {}
