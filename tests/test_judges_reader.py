@@ -75,6 +75,8 @@ def test_measures_are_shares_by_size_and_background(reference: Reference) -> Non
         rows = test.truth["font_size"] == size
         assert measures[key].n == int(rows.sum())
         assert measures[key].value == pytest.approx(shares["char_accuracy"][rows].double().mean().item())
+        strings = measures[f"legibility/string_accuracy_{size}_px"]
+        assert strings.value == pytest.approx(shares["string_accuracy"][rows].double().mean().item())
         same = measures[key].value == originals[f"baseline/real/{key}"].value
         assert same == (size > 10)
     whole = measures["legibility/char_accuracy"].value

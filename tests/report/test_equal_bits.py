@@ -113,6 +113,11 @@ def test_targets_are_round_and_reached_by_two():
     assert round_targets([(0.29, 0.64), (0.3, 0.64)], most=8) == [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6]
     assert round_targets([(0.2, 0.9), (0.3, 1.4), (0.35, 0.7)], most=8) == [0.3, 0.4, 0.5, 0.6, 0.8]
     wide = [(0.04, 0.5), (0.14, 1.7), (0.5, 4.9), (0.3, 0.65), (0.11, 0.4)]
-    assert round_targets(wide, most=4) == [0.15, 0.3, 0.4, 0.5]  # 0.3 to 0.5 four hold; of those that three do the lowest
+    assert round_targets(wide, most=4) == [
+        0.15,
+        0.3,
+        0.4,
+        0.5,
+    ]  # 0.3 to 0.5 four hold; of those that three do the lowest
     assert round_targets([(0.2, 0.9)], most=8) == []
     assert round_targets([], most=8) == []

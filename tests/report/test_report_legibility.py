@@ -9,11 +9,13 @@ import pytest
 from matplotlib.image import imread
 from report_factory import file, measure, record, swept, swept_arrays
 
+from tokbench.data.letters import FONT_SIZES
 from tokbench.metrics.statistics import Difference
 from tokbench.records import RunRecord, read_records
 from tokbench.report.build import build_report
 from tokbench.report.groups import group_records
 from tokbench.report.legibility import legibility_strips
+from tokbench.report.legibility_plot import draw_reading, readings
 from tokbench.report.levels import collapse, levels
 from tokbench.report.rules import agrees, find_row
 from tokbench.report.view import View
@@ -65,6 +67,28 @@ def test_the_picture_has_the_most_legible_first_and_the_words_above(tmp_path: Pa
     page = (tmp_path / picture.replace("-legibility.png", ".md")).read_text()
     assert f"({picture})" in page
     assert "### Legibility" in page
+
+
+def test_what_is_read_is_drawn_against_used_bits_where_a_name_has_two_rates(tmp_path: Path) -> None:
+    sizes = {f"legibility/char_accuracy_{size}_px": 0.1 * place for place, size in enumerate(FONT_SIZES)}
+    written(tmp_path, "kl", 0.9, bits=None, **sizes)
+    few = written(tmp_path, "fsq", 0.6, bits=10.0, **sizes)
+    assert draw_reading(view_of(tmp_path), tmp_path) == []
+    more = swept("fsq", 4375, 0)
+    values = {RELATIVE: 0.8, "legibility/string_accuracy_relative": 0.2, HAS: 20.0, "legibility/char_accuracy": 0.7}
+    more = more.model_copy(
+        update={"metrics": more.metrics | {key: measure(key, value) for key, value in values.items()}}
+    )
+    file(more, tmp_path, kept=swept_arrays(more))
+    first, second, kl = readings(view_of(tmp_path))
+    assert (first.name, second.name, kl.name) == ("fsq", "fsq", "kl")
+    assert kl.bits is None
+    assert kl.by_size == pytest.approx([0.1 * place for place in range(len(FONT_SIZES))])
+    used = few.metrics["bits/marginal_bits_per_image"].value / few.metrics["bits/nominal_bits_per_image"].value
+    assert {round(one.bits or 0, 6) for one in (first, second)} >= {round(10 * used, 6)}
+    assert {one.shares.get("strings") for one in (first, second)} == {None, 0.2}
+    (path,) = draw_reading(view_of(tmp_path), tmp_path)
+    assert path.read_bytes()[:4] == b"\x89PNG"
 
 
 def test_many_rows_are_thinned_evenly_and_keep_both_ends(tmp_path: Path) -> None:

@@ -51,9 +51,12 @@ def _shares(right: Tensor) -> dict[str, Tensor]:
 def _accuracies(prefix: str, right: Tensor, reference: Reference) -> Measures:
     truth = reference.dataset.test.truth
     assert truth is not None
-    kinds = {f"{size}_px": truth["font_size"] == size for size in FONT_SIZES}
-    kinds |= {name: truth["background"] == place for place, name in enumerate(BACKGROUNDS)}
+    sizes = {f"{size}_px": truth["font_size"] == size for size in FONT_SIZES}
+    grounds = {name: truth["background"] == place for place, name in enumerate(BACKGROUNDS)}
     shares = _shares(right)
-    parts = shares | {f"char_accuracy_{name}": shares["char_accuracy"][rows] for name, rows in kinds.items()}
+    parts = shares | {
+        f"char_accuracy_{name}": shares["char_accuracy"][rows] for name, rows in (sizes | grounds).items()
+    }
+    parts |= {f"string_accuracy_{name}": shares["string_accuracy"][rows] for name, rows in sizes.items()}
     keys = {f"{prefix}legibility/{name}": part for name, part in parts.items()}
     return {key: mean_of(key, part) if len(part) else missing(key, "no images") for key, part in keys.items()}

@@ -24,8 +24,12 @@ _WHOLE: dict[tuple[str, str, str, Direction], str] = {
     ),
 }
 _BY_SIZE: dict[tuple[str, str, str, Direction], str] = {
-    (f"char_accuracy_{size}_px", f"{size} px", "share", "up"): (
-        f"share of characters in images of font size {size} pixels {_SHARE}"
+    (f"{key}_accuracy_{size}_px", label.format(size), "share", "up"): (
+        f"share of {what} in images of font size {size} pixels {_SHARE}{chance}"
+    )
+    for key, label, what, chance in (
+        ("char", "{} px", "characters", ""),
+        ("string", "strings, {} px", "strings", " to the power of the length"),
     )
     for size in FONT_SIZES
 }

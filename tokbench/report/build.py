@@ -19,6 +19,7 @@ from tokbench.report.html import build_html
 from tokbench.report.information import PAGE as INFORMATION
 from tokbench.report.information import build_information
 from tokbench.report.legibility import draw_legibility
+from tokbench.report.legibility_plot import draw_reading
 from tokbench.report.lost import draw_lost
 from tokbench.report.main_table import PAGE as MAIN
 from tokbench.report.main_table import build_main
@@ -138,7 +139,7 @@ def _build_group(view: View, whole: View, results: Path) -> list[Path]:
     page, table = (results / f"{view.group.stem}.{ending}" for ending in ("md", "csv"))
     pictures = draw_pictures(view, results)
     if view.group.experiment is None:
-        pictures += draw_legibility(view, results) + draw_lost(view, results)
+        pictures += draw_legibility(view, results) + draw_reading(view, results) + draw_lost(view, results)
     pictures += draw_systems(view, results) + draw_free(view, results) + draw_frontiers(view, results)
     pictures += draw_parity(view, results) + (draw_heatmaps(whole, results) if heatmaps(view) else [])
     write_whole(page, render_page(view, pictures).encode())

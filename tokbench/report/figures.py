@@ -17,6 +17,7 @@ FIGURES = (  # what is seen, and the files of a group
     ("Quality of generated images against time and FLOPs; lower is better in both", "{stem}-frontiers.png"),
     ("The same images through every tokenizer, with error maps", "{stem}-reconstruction.png"),
     ("The same words through every tokenizer", "{stem}-legibility.png"),
+    ("What is still read, by the bits of a character and by its size", "{stem}-legibility-rate.png"),
     ("Images generated for the captions above, not selected", "{stem}-samples.png"),
     ("Right halves painted after the left ones, not selected", "{stem}-completions.png"),
     ("Text and images that the model itself said in one sequence, not selected", f"{{stem}}{FREE}.png"),

@@ -132,11 +132,12 @@ LEGIBILITY = Layout(
         Column("strings", "legibility/string_accuracy", value, rank="equal bits", array="string_accuracy"),
         Column("of originals'", "legibility/string_accuracy_relative", value),
         *(Column(f"{size} px", f"legibility/char_accuracy_{size}_px", value) for size in FONT_SIZES),
+        *(Column(f"strings, {size} px", f"legibility/string_accuracy_{size}_px", value) for size in FONT_SIZES),
         *(Column(name, f"legibility/char_accuracy_{name}", value) for name in BACKGROUNDS),
     ),
     (
         "needs: bits a character of its text and layout alone; has: nominal bits of an image a character. Sizes and"
-        " backgrounds: characters read in those images.",
+        " backgrounds: characters read in those images, or strings where it says so.",
     ),
 )
 _TOKENIZER_COST = (
