@@ -8,7 +8,7 @@ from report_factory import file, measure, record, swept
 
 from tokbench.records import RunRecord
 from tokbench.report.build import build_report
-from tokbench.report.information import short_tables
+from tokbench.report.information import code_lengths, short_tables
 from tokbench.report.view import read_views
 
 KEYS = {
@@ -91,3 +91,14 @@ def test_a_reader_in_a_hurry_sees_one_row_of_each_name_beside_codecs_and_publish
     assert not any("codebook_size=16)" in line for line in lines)
     assert any(line.startswith("| *png* ") and "5.600" in line for line in lines)
     assert any(line.startswith("| SEED ") for line in lines)
+
+
+def test_the_picture_has_a_bar_for_each_tokenizer_and_codec_and_the_page_shows_it(tmp_path: Path) -> None:
+    text = page(tmp_path, coded(swept("fsq", 1024)), coded(swept("vq", 1024)), coded(swept("vq", 64)))
+    assert "![One code length](information-cifar10-cpu.png)" in text
+    assert (tmp_path / "information-cifar10-cpu.png").read_bytes()[:4] == b"\x89PNG"
+    (view,) = read_views(tmp_path)
+    bars = {bar.label: bar for bar in code_lengths(view)}
+    assert list(bars) == ["fsq", "vq", "png"]  # of a name the row of most nearly FSQ's bits
+    assert (bars["vq"].tokens, bars["vq"].left, bars["vq"].total) == (0.2, 4.8, 5.0)
+    assert (round(bars["png"].total, 6), bars["png"].left) == (5.6, None)

@@ -11,12 +11,14 @@ from tokbench.records import write_whole
 from tokbench.report.columns import Column, seeds, show, value
 from tokbench.report.formatting import EMPTY, markdown_table, number
 from tokbench.report.groups import TOKENIZER
+from tokbench.report.information_plot import Bar, draw_code_length
 from tokbench.report.layouts import Layout
 from tokbench.report.rows import NOMINAL_BITS, Row, mean_of, summarize
 from tokbench.report.tables import table
 from tokbench.report.view import View
 
 PAGE = "information.md"
+PICTURE = "information-{stem}.png"
 TOTAL = "information/lossless_bits_per_subpixel"
 SOURCE = "bits/source_bits_per_image"
 MODEL, BOUND = "native/bits/model_bits_per_image", "native/bits/model_bits_bound_per_image"
@@ -71,19 +73,26 @@ BUDGET = (
 
 
 def build_information(views: Sequence[View], results: Path) -> list[Path]:
-    """The page, written into results; [] where no group has code lengths."""
+    """The page and its pictures, written into results; [] where no group has code lengths."""
     found = [view for view in views if any(TOTAL in record.metrics for record in view.group.records)]
     if not found:
         return []
-    lines = [TITLE]
+    lines, pictures = [TITLE], list[Path]()
     for view in found:
-        lines += [f"## {view.group.stem}", "", *table(view, ONE_LENGTH), "", *codecs(view), ""]
+        lines += [f"## {view.group.stem}", ""]
+        if bars := code_lengths(view):
+            path = results / PICTURE.format(stem=view.group.stem)
+            pictures.append(
+                draw_code_length(path, bars, title=f"{view.group.stem}: one code length", entropy=_entropy(view))
+            )
+            lines += [f"![One code length]({path.name})", ""]
+        lines += [*table(view, ONE_LENGTH), "", *codecs(view), ""]
         lines += ["### Bits held and carried", "", *measured_budget(view), ""]
     lines += ["## The budget of published systems", "", BUDGET, ""]
     for bits in BITS_PER_BYTE:
         lines += [f"At {bits:g} bits/byte:", "", *markdown_table(HEADINGS, published_rows(bits)), ""]
     write_whole(results / PAGE, "\n".join([*lines, CAVEAT, ""]).encode())
-    return [results / PAGE]
+    return [results / PAGE, *pictures]
 
 
 def short_tables(view: View) -> list[str]:
@@ -126,6 +135,26 @@ def _short_codec(view: View, name: str) -> str:
     return show(summarize(view.group.records, _codec(name, "tiled")))
 
 
+def code_lengths(view: View) -> list[Bar]:
+    """A bar for each row that `short_tables` shows and for each image codec; [] where no row has a code length."""
+    bars = []
+    for row in _one_a_name(view):
+        total = summarize(row.records, TOTAL)
+        tokens, left = (mean_of(row, f"information/{part}_bits_per_subpixel") for part in ("token", "residual"))
+        if tokens is not None and left is not None:
+            bars.append(Bar(row.records[0].name, tokens, left, None if total is None else total.deviation))
+    found = {name: summarize(view.group.records, _codec(name, "tiled")) for name in CODECS}
+    coded = [
+        Bar(name.replace("_", " "), s.mean, None) for name, s in found.items() if s is not None and s.mean is not None
+    ]
+    return [*bars, *coded] if bars else []
+
+
+def _entropy(view: View) -> float | None:
+    """The exact entropy of the images in bits a sub-pixel, where it is known."""
+    return next((bits for row in view.rows if (bits := _per_subpixel(row, SOURCE)) is not None), None)
+
+
 def codecs(view: View) -> list[str]:
     """Markdown: lossless image codecs on images of the same split."""
     forms = ("single", "tiled")
@@ -143,10 +172,9 @@ def _codec(name: str, form: str) -> str:
 
 def held_bits_per_subpixel(view: View) -> tuple[float, str] | None:
     """What the group's images hold, and how that is known: their exact entropy, or the shortest lossless code found."""
-    exact = (_per_subpixel(row, SOURCE) for row in view.rows)
     keys = [_codec(name, "tiled") for name in CODECS]
     found = [summarize(row.records, TOTAL) for row in view.rows] + [summarize(view.group.records, key) for key in keys]
-    known = next((bits for bits in exact if bits is not None), None)
+    known = _entropy(view)
     if known is not None:
         return known, "the exact entropy of the process that drew them"
     least = min((s.mean for s in found if s is not None and s.mean is not None), default=None)
