@@ -172,7 +172,7 @@ def test_a_continuous_latent_is_a_point_with_its_samples_quality_and_is_on_no_cu
     filed(tmp_path, "fsq", gain=0.0, sizes=(16, 64))
     for dim in (4, 8):
         for seed in range(3):
-            record = swept(f"continuous_{dim}", 64, seed, stage="bits", blocks={})
+            record = swept("continuous", 16 * dim, seed, stage="bits", blocks={})
             values = {"information/token_bits_per_pixel": 0.1 * dim, "information/coded_psnr_db": 20.0 + dim}
             kept = {key: found for key, found in record.metrics.items() if "nominal" not in key}
             metrics = kept | {key: measure(key, value) for key, value in values.items()}

@@ -7,7 +7,6 @@ it by bits-back, which is a bound, and the quality of that sample.
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ def make_families(rows: Sequence[Row]) -> list[Family]:
     for row in rows:
         point = _point(row)
         if point is not None:
-            found[re.sub(r"_\d+$", "", row.records[0].name)][_made(point, told=False)].append(point)
+            found[row.records[0].name][_made(point, told=False)].append(point)
     families = []
     for name, variants in sorted(found.items()):
         parts = [part for points in variants.values() for part in _apart(points)]
