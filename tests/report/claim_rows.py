@@ -29,20 +29,32 @@ Run = tuple[str, Values]  # the experiment that makes it, its configuration with
 IMAGES = 8
 
 
-@lru_cache(maxsize=1)
 def all_runs() -> dict[str, list[Run]]:
     """By the stem of their group: of every experiment the runs whose names claims speak of, one a configuration."""
+    return _found()[0]
+
+
+def stems_of(experiment: str) -> set[str]:
+    """The groups of an experiment's runs, those among them that another experiment makes too."""
+    return _found()[1][experiment]
+
+
+@lru_cache(maxsize=1)
+def _found() -> tuple[dict[str, list[Run]], dict[str, set[str]]]:
     named = frozenset(str(side["name"]).split("-")[0] for claim in load_claims() for side in sides_of(claim))
     found: dict[str, dict[str, Run]] = {}
+    stems: dict[str, set[str]] = {"toys": {STEM}}
     with initialize_config_dir(version_base="1.3", config_dir=str(build.ROOT / "conf")):
         for path in sorted((build.ROOT / "experiments").glob("*.yaml")):
             for config in _grid(path, named):
                 made = record(config, 0, {})
                 found.setdefault(plain_stem(made), {}).setdefault(settings(made), (path.stem, config))
+                stems.setdefault(path.stem, set()).add(plain_stem(made))
     toys = build.compose(["+toys=heads"])["toys"]
     own = [build.hashed(config) for config in plan(toys) if config["seed"] == 0]
     runs = {stem: list(runs.values()) for stem, runs in found.items()}
-    return runs | {STEM: [("toys", {k: v for k, v in config.items() if k != "seed"}) for config in own]}
+    runs[STEM] = [("toys", {k: v for k, v in config.items() if k != "seed"}) for config in own]
+    return runs, stems
 
 
 def sides_of(claim: Claim) -> list[Mapping[str, Any]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from claim_rows import Run, Values, all_runs, sides_of, view_of
+from claim_rows import Run, Values, all_runs, sides_of, stems_of, view_of
 from report_factory import file, swept, swept_arrays
 
 from tokbench import build, claims
+from tokbench.report.bits_rule import SIZES
 from tokbench.report.claims import TOYS, Claim, findings_of, load_claims, verdict
 from tokbench.report.parity import BACKBONE, PROXY, TOKENIZER
 from tokbench.report.rules import expand, find_rows
@@ -32,21 +34,31 @@ OUTCOMES: dict[str, Outcome] = {
 def stem_of(claim: Claim) -> str:
     """The group that holds the claim's experiment and a row for each of its sides."""
     name = "toys" if claim.command == TOYS else claim.experiment
-    homes = [stem for stem, runs in all_runs().items() if any(home == name for home, _ in runs)]
-    fitting = [stem for stem in homes if all(matching(stem, side) for side in sides_of(claim))]
+    fitting = [
+        stem for stem in sorted(stems_of(name)) if all(matching(stem, side, free_of(claim)) for side in sides_of(claim))
+    ]
     assert len(fitting) == 1, f"{claim.name}: a side is no row of {claim.experiment} or of its neighbours"
     return fitting[0]
 
 
-def matching(stem: str, side: Mapping[str, Any]) -> list[Run]:
+def _named(side: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"name": side} if isinstance(side, str) else side
+
+
+def free_of(claim: Claim) -> tuple[str, ...]:
+    """The settings that a side of the claim runs through."""
+    return SIZES if claim.verdict["rule"] == "equal_bits" else ()
+
+
+def matching(stem: str, side: Mapping[str, Any], free: tuple[str, ...] = ()) -> list[Run]:
     """The runs that a side stands for."""
-    return _matching(stem, json.dumps({key: value for key, value in side.items() if key != "block"}))
+    return _matching(stem, json.dumps({key: value for key, value in side.items() if key != "block"}), free)
 
 
 @cache
-def _matching(stem: str, side: str) -> list[Run]:
+def _matching(stem: str, side: str, free: tuple[str, ...]) -> list[Run]:
     view, by_hash = _plain(stem)
-    return [by_hash[record.hash] for row in find_rows(view, json.loads(side)) for record in row.records]
+    return [by_hash[record.hash] for row in find_rows(view, json.loads(side), free=free) for record in row.records]
 
 
 @cache
@@ -64,8 +76,10 @@ def keyed(config: Values) -> str:
 def test_every_side_is_one_row_or_of_sizes_those_of_the_experiment_alone(claim: Claim) -> None:
     stem = stem_of(claim)
     for side in sides_of(claim):
-        found = matching(stem, side)
-        if claim.verdict["rule"] == "parity":
+        found = matching(stem, side, free_of(claim))
+        if claim.verdict["rule"] == "equal_bits":
+            assert len(found) > 1
+        elif claim.verdict["rule"] == "parity":
             assert len(found) > 1
             assert {home for home, _ in found} == {claim.experiment}
         else:
@@ -133,6 +147,34 @@ def at_most(claim: Claim, stem: str, outcome: Outcome) -> Made:
     return {k: lambda seed: {claim.measure: value[seed] * most} for k in sides}
 
 
+def at_least(claim: Claim, stem: str, outcome: Outcome) -> Made:
+    """Twice the least allowed above the level, or as much below it."""
+    least = claim.verdict["level"] + claim.minimum_effect
+    value = {"supported": (2, 2, 2), "contradicted": (-2, -2, -2), "cannot decide": (2, -2, 2)}[_word(outcome)]
+    sides = [_key(stem, side) for side in sides_of(claim)]
+    return {k: lambda seed: {claim.measure: value[seed] * least} for k in sides}
+
+
+def equal_bits(claim: Claim, stem: str, outcome: Outcome) -> Made:
+    """Each family on a straight line of PSNR over the logarithm of bits, the first so far above the second."""
+    made = Made()
+    for pair in claim.verdict["pairs"]:
+        gap = _gap(claim, SIGNS[pair["expected"]], outcome)
+        for way in ("second", "first"):
+            runs = matching(stem, _named(pair[way]), SIZES)
+            for place, (_, config) in enumerate(runs):
+                rate = 0.05 * 400 ** (place / (len(runs) - 1))
+
+                def values(
+                    seed: int, rate: float = rate, gap: Any = gap, own: bool = way == "first"
+                ) -> dict[str, float]:
+                    quality = 10 * math.log(rate) - 1000 + (gap(seed) if own else 0.0)
+                    return {"native/bits/model_bits_per_pixel": rate, claim.measure: quality}
+
+                made[keyed(config)] = values
+    return made
+
+
 def collapse(claim: Claim, stem: str, outcome: Outcome) -> Made:
     """One row with less than it needs, one with enough that must not count."""
     value = {"supported": (0.1, 0.1, 0.1), "contradicted": (1, 1, 1), "cannot decide": (0.1, 1, 0.1)}[_word(outcome)]
@@ -195,7 +237,7 @@ def _word(outcome: Outcome) -> str:
 
 
 VALUES: dict[str, Callable[[Claim, list[Run], Outcome], Made]] = {
-    **{"signs": signs, "levels": levels, "at_most": at_most},
+    **{"signs": signs, "levels": levels, "at_most": at_most, "at_least": at_least, "equal_bits": equal_bits},
     **{"collapse": collapse, "enough": enough, "parity": parity},
 }
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import yaml
 
+from tokbench.report.bits_rule import equal_bits
 from tokbench.report.floors import FLOORS
 from tokbench.report.formatting import EMPTY, markdown_table
-from tokbench.report.levels import at_most, collapse, enough, levels
+from tokbench.report.levels import at_least, at_most, collapse, enough, levels
 from tokbench.report.parity import parity
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rules import Finding, signs
@@ -23,8 +24,8 @@ from tokbench.report.view import View
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 RULES: Mapping[str, Callable[..., list[Finding | None]]] = {
-    **{"signs": signs, "levels": levels, "at_most": at_most},
-    **{"collapse": collapse, "enough": enough, "parity": parity},
+    **{"signs": signs, "levels": levels, "at_most": at_most, "at_least": at_least},
+    **{"collapse": collapse, "enough": enough, "parity": parity, "equal_bits": equal_bits},
 }
 TOYS = "python -m tokbench.toys"
 ABOUT = {"question", "tier", "minutes"}  # which a file must say, beside its claims and the stages of its seeds

@@ -37,6 +37,17 @@ def at_most(
     ]
 
 
+def at_least(
+    view: View, measure: str, minimum_effect: float, *, sides: Sequence[str | Mapping[str, Any]], level: float
+) -> list[Finding | None]:
+    """Whether `measure` of each side stays above `level` by what counts in every seed."""
+    rows = [find_row(view, side) for side in sides]
+    least = level + minimum_effect
+    return [
+        None if row is None else _level(row, measure, level, f"above {level:g}", lambda v: v >= least) for row in rows
+    ]
+
+
 def collapse(view: View, measure: str, minimum_effect: float, *, has: str, needs: str) -> list[Finding | None]:
     """Whether `measure` has fallen from 1 by what counts in every seed of each row whose `has` is below its `needs`."""
     pairs = [(row, mean_of(row, has), mean_of(row, needs)) for row in view.rows]

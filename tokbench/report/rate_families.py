@@ -71,7 +71,7 @@ def make_families(rows: Sequence[Row]) -> list[Family]:
     """All rows that lose something and have a rate, by what they share but what makes it."""
     found: dict[str, dict[str, list[RatePoint]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        point = _point(row)
+        point = rate_point(row)
         if point is not None:
             found[row.records[0].name][_made(point, told=False)].append(point)
     families = []
@@ -104,7 +104,8 @@ def _apart(points: Sequence[RatePoint]) -> list[tuple[str, list[RatePoint]]]:
     return list(parts.items())
 
 
-def _point(row: Row) -> RatePoint | None:
+def rate_point(row: Row) -> RatePoint | None:
+    """The row with the first of its rates; None of a row that has none, or loses nothing."""
     for point in (RatePoint(row, block) for block in (*BLOCKS, None)):
         if np.isfinite(point.mean(MODEL_BPP)) and np.isfinite(quality := point.mean(PSNR)):
             return point if quality < PSNR_CAP else None

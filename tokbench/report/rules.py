@@ -58,10 +58,11 @@ def find_row(view: View, side: str | Mapping[str, Any]) -> Row | None:
     return found[0] if len(found) == 1 else None
 
 
-def find_rows(view: View, side: str | Mapping[str, Any]) -> list[Row]:
-    """The rows of that name and those dotted settings, other settings as in DEFAULTS."""
+def find_rows(view: View, side: str | Mapping[str, Any], *, free: Sequence[str] = ()) -> list[Row]:
+    """The rows of that name and those dotted settings, other settings as in DEFAULTS but for those that are free."""
     side = _named(side)
-    wanted = {**DEFAULTS, **{key: value for key, value in side.items() if key != "name"}}
+    usual = {key: value for key, value in DEFAULTS.items() if key not in free}
+    wanted = {**usual, **{key: value for key, value in side.items() if key != "name"}}
     return [row for row in view.rows if row.records[0].name == side["name"] and _fits(row, wanted)]
 
 
