@@ -154,6 +154,14 @@ def test_missing_files_are_named(arguments, message, fsq, capsys, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_is_written_over_what_is_read(photo, fsq, capsys):
+    before = photo.read_bytes()
+    again = photo.parent / "." / photo.name
+    assert call("encode", photo, again, "--tokenizer", fsq) == 2
+    assert "must not be what is read" in capsys.readouterr().err
+    assert photo.read_bytes() == before
+
+
 def test_an_image_format_that_does_not_exist_is_named(photo, fsq, capsys):
     out = photo.with_name("out.nothing")
     assert call("decode", encoded(photo, fsq), out, "--tokenizer", fsq) == 2

@@ -9,6 +9,7 @@ from tokbench.information.budget import (
     PUBLISHED,
     capacity_bits,
     image_bits,
+    imagenet_rows,
     log2_codes_needed,
     main,
     published_rows,
@@ -77,8 +78,9 @@ def test_the_command_prints_the_budget_and_the_caveat(capsys: pytest.CaptureFixt
     ("wrong", "told"),
     [
         (["--bits-per-byte", "9"], "--bits-per-byte must be in (0, 8], got 9"),
-        (["--size", "0"], "--size must be >= 1, got 0"),
-        (["--codebook-size", "1"], "--codebook-size must be >= 2, got 1"),
+        (["--size", "0"], "--size must be in [1, 1000000], got 0"),
+        (["--size", str(10**200)], "--size must be in [1, 1000000], got 1"),
+        (["--codebook-size", "1"], "--codebook-size must be in [2, 2^1024], got 1"),
         (["--tokens", "0"], "--tokens must be >= 1, got 0"),
     ],
 )
@@ -96,3 +98,10 @@ def test_words_that_are_no_numbers_and_missing_ones_are_one_line_too(
         main(wrong)
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert told in line
+
+
+def test_imagenet_at_64_pixels_is_the_table_of_the_post() -> None:
+    found = {(row[0], row[2]): (row[6], row[9], row[10]) for row in imagenet_rows()}
+    assert found["3 bits/byte", "1,024"] == ("36,864", "2,836", "2^36.0")
+    assert found["3 bits/byte", "64"] == ("36,864", "2,836", "2^576.0")
+    assert found["3.44 bits/byte", "256"] == ("42,271", "3,252", "2^165.1")

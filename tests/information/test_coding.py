@@ -54,6 +54,11 @@ def test_a_file_gives_its_parts_back():
     assert len(file.pack()) == HEADER_BYTES + 8
 
 
+def test_a_file_of_no_pixels_is_refused():
+    with pytest.raises(ValueError, match="height and width must be >= 1, got 0 and 7"):
+        unpack(TokenFile("0" * 16, 0, 7, b"").pack())
+
+
 def test_another_format_is_named():
     import struct
     import zlib
@@ -118,7 +123,8 @@ def test_indices_and_bytes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"\(N, 1\)"):
         encode_tokens(np.zeros((3, 2), dtype=np.int64), tables)
     data = encode_tokens(np.zeros((300, 1), dtype=np.int64), tables)
-    with pytest.raises(ValueError, match="got more bytes"):
-        decode_tokens(data, tables, 100)
+    for wrong, count in ((data, 100), (data + bytes(4), 300), (data + bytes(400), 300)):
+        with pytest.raises(ValueError, match=f"must end after {count} tokens"):
+            decode_tokens(wrong, tables, count)
     with pytest.raises(ValueError, match="whole words"):
         decode_tokens(data[:-1], tables, 300)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tokbench.metrics.statistics import Resamples
-from tokbench.report.equal_bits import Curve, at_equal_bits, bd_rate, front, quality_at, round_targets
+from tokbench.report.equal_bits import Curve, at_equal_bits, bd_rate, front, quality_at, round_targets, stretches
 
 LEVEL = 0.95
 
@@ -107,6 +107,14 @@ def test_bd_rate_of_a_curve_at_half_the_bits_is_minus_fifty_percent():
 )
 def test_bd_rate_without_points_or_overlap_is_none(test):
     assert bd_rate(([1.0, 2.0, 4.0, 8.0], [20.0, 23.0, 26.0, 29.0]), test) is None
+
+
+def test_nothing_is_read_between_points_far_apart():
+    bits, quality = np.array([1.0, 1.9, 4.0, 6.0]), np.array([10.0, 12.0, 15.0, 16.0])
+    assert stretches(bits) == [(1.0, 1.9), (4.0, 6.0)]
+    found = quality_at(bits, quality, [0.9, 1.5, 1.9, 3.0, 4.0, 5.0, 6.1])
+    assert np.isfinite(found).tolist() == [False, True, True, False, True, True, False]
+    assert np.isnan(quality_at(np.array([1.0, 3.0]), np.array([1.0, 2.0]), [1.0, 2.0])).all()
 
 
 def test_targets_are_round_and_reached_by_two():

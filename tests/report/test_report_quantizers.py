@@ -19,6 +19,7 @@ from tokbench.report.groups import group_records
 from tokbench.report.headline import headline
 from tokbench.report.methods import by_size, is_sweep, make_methods, over_sizes, psnr_at, shared_size, targets
 from tokbench.report.pictures import MOST_STRIPS, left_out, pictured, reconstruction_strips
+from tokbench.report.quantizers import equal_bits
 from tokbench.report.rows import labels, make_rows
 from tokbench.report.view import BOOTSTRAP_SEED, LEVEL, RESAMPLES, View, read_views
 
@@ -156,6 +157,27 @@ def test_psnr_is_interpolated_over_used_bits_and_never_beyond() -> None:
         assert psnr_at(method, float(bits)) == pytest.approx(np.interp(bits, used, psnr))
     assert psnr_at(method, used[0] - 1) is None
     assert psnr_at(method, used[-1] + 1) is None
+
+
+def test_nothing_is_read_between_sizes_whose_bits_lie_far_apart() -> None:
+    (method,) = make_methods(make_rows([swept("fsq", 4), swept("fsq", 1024)]))
+    low, high = (point.used for point in method.points)
+    assert high > 2 * low
+    assert psnr_at(method, (low + high) / 2) is None
+    assert psnr_at(method, high) == method.points[1].psnr
+
+
+def test_sums_over_several_codebooks_are_not_compared_at_equal_used_bits() -> None:
+    runs = []
+    for stages in (2, 3):
+        made = swept("rvq", 4**stages, 0)
+        runs.append(made.model_copy(update={"config": {**made.config, "quantizer": {"num_stages": stages}}}))
+    plain = [swept(name, codes) for name in ("fsq", "vq_tuned") for codes in (16, 64, 256)]
+    methods = make_methods(make_rows([*runs, *plain]))
+    assert {method.label: method.summed for method in methods} == {"rvq": True, "fsq": False, "vq_tuned": False}
+    text = "\n".join(equal_bits(methods))
+    assert "fsq" in text
+    assert "rvq" not in text
 
 
 def test_a_collapsing_method_gets_the_best_psnr_at_no_more_bits() -> None:

@@ -176,10 +176,15 @@ def equal_bits(claim: Claim, stem: str, outcome: Outcome) -> Made:
 
 
 def collapse(claim: Claim, stem: str, outcome: Outcome) -> Made:
-    """One row with less than it needs, one with enough that must not count."""
+    """One row with less than it needs, one with enough that must not count; or the other way around."""
     value = {"supported": (0.1, 0.1, 0.1), "contradicted": (1, 1, 1), "cannot decide": (0.1, 1, 0.1)}[_word(outcome)]
     has, needs = claim.verdict["has"], claim.verdict["needs"]
     poor, rich = (keyed(config) for _, config in all_runs()[stem][:2])
+    if claim.verdict.get("above"):
+        return {
+            rich: lambda seed: {claim.measure: 1.1 - value[seed], has: 3.0, needs: 2.0},
+            poor: lambda seed: {claim.measure: 0.5, has: 1.0, needs: 2.0},
+        }
     return {
         poor: lambda seed: {claim.measure: value[seed], has: 1.0, needs: 2.0},
         rich: lambda seed: {claim.measure: 0.5, has: 3.0, needs: 2.0},

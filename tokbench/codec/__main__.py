@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if "image" in options and options.image.resolve() == options.file.resolve():
+            raise ValueError(f"what is written must not be what is read, got {options.image} twice")
         print(options.call(options))
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from math import ceil, log2
 
 BITS_PER_BYTE = (3.0, 3.44)  # ImageNet at 64 x 64: round, and of the Sparse Transformer (arXiv:1904.10509)
+IMAGENET_TOKENS = 64, 256, 1024  # of an image of 64 x 64
+MOST_SIZE, MOST_BITS = 10**6, 1024  # of a side in pixels, and of a code
+MOST_DIGITS = 10**9  # of a number that is written out
 CAVEAT = (
     "Bits a byte fall with resolution: neighbouring pixels of a larger image say more of each other, so a figure measured at"
     " 64 x 64 overstates what a larger image holds."
@@ -81,6 +84,15 @@ def published_rows(bits_per_byte: float) -> list[list[str]]:
     return [budget_row(name, s.size, s.tokens, s.codes, bits_per_byte) for name, s in PUBLISHED.items()]
 
 
+def imagenet_rows() -> list[list[str]]:
+    """A row for ImageNet at 64 x 64 at each of the bits a byte and each N of post 9984, of 8192 codes."""
+    return [
+        budget_row(f"{bits:g} bits/byte", 64, tokens, 8192, bits)
+        for bits in BITS_PER_BYTE
+        for tokens in IMAGENET_TOKENS
+    ]
+
+
 def budget_row(name: str, size: int, tokens: int, codes: int, bits_per_byte: float) -> list[str]:
     """One line of the budget table, of any system: N tokens of V codes against an image at so many bits a byte."""
     held, carried = image_bits(size, bits_per_byte), capacity_bits(tokens, codes)
@@ -88,7 +100,7 @@ def budget_row(name: str, size: int, tokens: int, codes: int, bits_per_byte: flo
         name,
         f"{size} x {size}",
         f"{tokens:,}",
-        f"{codes:,}",
+        f"{codes:,}" if codes < MOST_DIGITS else f"2^{log2(codes):.4g}",
         f"{carried:,.0f}",
         f"{carried / (3 * size**2):.4f}",
         f"{held:,.0f}",
@@ -120,8 +132,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = given.tokens if given.tokens is not None else max(1, (given.size // 16) ** 2)
     rules = [
         ("--bits-per-byte must be in (0, 8]", 0 < given.bits_per_byte <= 8, given.bits_per_byte),
-        ("--size must be >= 1", given.size >= 1, given.size),
-        ("--codebook-size must be >= 2", given.codebook_size >= 2, given.codebook_size),
+        (f"--size must be in [1, {MOST_SIZE}]", 1 <= given.size <= MOST_SIZE, given.size),
+        (
+            f"--codebook-size must be in [2, 2^{MOST_BITS}]",
+            2 <= given.codebook_size <= 2**MOST_BITS,
+            given.codebook_size,
+        ),
         ("--tokens must be >= 1", tokens >= 1, tokens),
     ]
     for rule, holds, value in rules:

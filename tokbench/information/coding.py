@@ -87,9 +87,10 @@ def decode_tokens(data: bytes, tables: Sequence[Integers], num_tokens: int) -> I
         columns = [decoder.decode(_model(table), num_tokens) for table in tables]
     except AssertionError as error:  # what the coder raises on words that no encoder writes
         raise ValueError(f"coded tokens do not fit the tables: {error}") from None
-    if not decoder.maybe_exhausted():
-        raise ValueError(f"coded tokens must end after {num_tokens} tokens, got more bytes")
-    return np.stack(columns, axis=1).astype(np.int64)
+    found = np.stack(columns, axis=1).astype(np.int64)
+    if encode_tokens(found, tables) != data:  # words of zeros after the last are silent to the decoder
+        raise ValueError(f"coded tokens must end after {num_tokens} tokens, got other bytes than they are written in")
+    return found
 
 
 def words_to_bytes(words: NDArray[np.uint32]) -> bytes:
@@ -128,4 +129,6 @@ def unpack(data: bytes) -> TokenFile:
     _, version, tokenizer, height, width = _HEAD.unpack_from(data)
     if version != FORMAT:
         raise ValueError(f"format {version} is not known, this is a reader of format {FORMAT}")
+    if not height or not width:
+        raise ValueError(f"height and width must be >= 1, got {height} and {width}")
     return TokenFile(tokenizer.hex(), height, width, data[_HEAD.size : -4])

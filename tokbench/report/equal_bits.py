@@ -9,12 +9,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from tokbench.metrics.statistics import Floats, central
 
+MOST_RATIO = 2.0  # of neighbours' bits: farther apart nothing is read between them
 MOST_LOST = 0.05  # share of resamples whose points are out of order, above which there is no interval
 BD_POINTS = 4  # fewest of a curve for BD-rate, of points that overlap
 LADDERS = (
@@ -55,12 +57,25 @@ def front(bits: Floats, quality: Floats) -> list[int]:
 
 
 def quality_at(bits: Floats, quality: Floats, targets: Sequence[float]) -> Floats:
-    """Quality at each of the targets between points in the order of their bits (P,); nan outside, or where bits fall."""
+    """Quality at each of the targets between points in the order of their bits (P,); nan outside, where bits fall, and
+    between neighbours more than MOST_RATIO apart.
+    """
     places = np.asarray(targets, dtype=np.float64)
     if len(bits) < 2 or (np.diff(bits) <= 0).any():
         return np.full(len(places), np.nan)
-    found = PchipInterpolator(bits, quality, extrapolate=False)(places)
-    return np.asarray(found, dtype=np.float64)
+    found = np.asarray(PchipInterpolator(bits, quality, extrapolate=False)(places), dtype=np.float64)
+    held = np.any([(low <= places) & (places <= high) for low, high in stretches(bits)] or [places < places], axis=0)
+    return np.where(held, found, np.nan)
+
+
+def stretches(bits: Floats) -> list[tuple[float, float]]:
+    """From where to where a curve through points in the order of their bits (P,) may be read."""
+    found: list[tuple[float, float]] = []
+    for low, high in pairwise(map(float, bits)):
+        if high <= MOST_RATIO * low:
+            start = found.pop()[0] if found and found[-1][1] == low else low
+            found.append((start, high))
+    return found
 
 
 def at_equal_bits(curves: Mapping[str, Curve], targets: Sequence[float], *, level: float) -> list[dict[str, AtBits]]:

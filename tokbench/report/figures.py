@@ -7,7 +7,6 @@ from glob import escape
 from pathlib import Path
 
 from tokbench.report.free import ENDING as FREE
-from tokbench.report.information import PICTURE
 from tokbench.report.parity_plot import ENDING as PARITY
 from tokbench.report.rate_distortion import PLOT
 from tokbench.report.toys import STEM as TOYS
@@ -15,7 +14,6 @@ from tokbench.report.view import View
 
 FIGURES = (  # what is seen, and the files of a group
     ("PSNR against model bits, with image codecs", PLOT),
-    ("One code length for every tokenizer, beside lossless image codecs", PICTURE),
     ("Quality of generated images against time and FLOPs; lower is better in both", "{stem}-frontiers.png"),
     ("The same images through every tokenizer, with error maps", "{stem}-reconstruction.png"),
     ("The same words through every tokenizer", "{stem}-legibility.png"),

@@ -11,7 +11,7 @@ from tokbench.report.figures import figures
 from tokbench.report.formatting import EMPTY, markdown_table
 from tokbench.report.groups import plain_stem
 from tokbench.report.information import PAGE as INFORMATION
-from tokbench.report.information import short_tables
+from tokbench.report.information import PICTURE, short_tables
 from tokbench.report.methods import is_sweep, make_methods
 from tokbench.report.quantizers import PAGE, equal_bits
 from tokbench.report.rate_distortion import PAGE as RATES
@@ -58,9 +58,15 @@ def readme_block(views: Sequence[View], results: Path) -> str:
     ]
     own = [view for view in views if view.group.experiment and (results / f"{view.group.stem}.md").exists()]
     swept = [view for view in _newest(views) if is_sweep(view.group) and not _generates(view)]
-    lengths = [line for view in swept if (found := short_tables(view)) for line in ("", *found)]
+    lengths = [line for view in swept if (found := short_tables(view)) for line in ("", *found, *_bars(view, results))]
     told += [*lengths, "", f"More: [{INFORMATION}]({results.name}/{INFORMATION}).", ""] if lengths else []
     return "\n".join([*told, *_experiments(own, results.name), *figures([*_newest(views), *own], results), ""])
+
+
+def _bars(view: View, results: Path) -> list[str]:
+    """Markdown of the group's picture of code lengths; [] where there is none."""
+    path = results / PICTURE.format(stem=view.group.stem)
+    return ["", f"![One code length]({results.name}/{path.name})"] if path.exists() else []
 
 
 def _experiments(views: Sequence[View], folder: str) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokbench.information.budget import BITS_PER_BYTE, CAVEAT, HEADINGS, budget_row, published_rows
+from tokbench.information.budget import BITS_PER_BYTE, CAVEAT, HEADINGS, budget_row, imagenet_rows, published_rows
 from tokbench.records import write_whole
 from tokbench.report.columns import Column, seeds, show, value
 from tokbench.report.formatting import EMPTY, markdown_table, number
@@ -20,6 +20,7 @@ from tokbench.report.view import View
 PAGE = "information.md"
 PICTURE = "information-{stem}.png"
 TOTAL = "information/lossless_bits_per_subpixel"
+LEFT = "information/residual_bits_per_subpixel"
 SOURCE = "bits/source_bits_per_image"
 MODEL, BOUND = "native/bits/model_bits_per_image", "native/bits/model_bits_bound_per_image"
 CODECS = "png", "webp", "jpeg_xl"
@@ -43,7 +44,7 @@ ONE_LENGTH = Layout(
         Column("model", MODEL, value),
         Column("bound", BOUND, value),
         Column("tokens", "information/token_bits_per_subpixel", value),
-        Column("left open", "information/residual_bits_per_subpixel", value),
+        Column("left open", LEFT, value),
         Column("total", TOTAL, value),
         Column("carried", "information/token_share", value),
         Column("by tables", "information/table_lossless_bits_per_subpixel", value),
@@ -51,9 +52,10 @@ ONE_LENGTH = Layout(
     ),
     (
         "Nominal, used and model bits are an image's: what V promises, the marginal entropy of its tokens (counted over all"
-        " tokens of the test images), and -log2 p under the native backbone; a masked scheme has a bound on it alone. Rates of"
-        " continuous latents and of raw patches under a denoiser are bounds, not entropies: their column of tokens is above what"
-        " a better prior would need.",
+        " tokens of the test images; of several codebooks a token the sum of theirs, which is more than what they carry"
+        " together), and -log2 p under the native backbone; a masked scheme has a bound on it alone. Rates of continuous latents"
+        " and of raw patches under a denoiser are bounds, not entropies: their column of tokens is above what a better prior"
+        " would need. A denoiser that was trained this shortly bounds raw patches very loosely.",
         "What is left open is coded from the reconstruction alone. Image codecs also look at the neighbours coded before, so that"
         " one may need fewer bits than tokens and what they leave open.",
         "above entropy: the total less the exact entropy of the process that drew the images, where it is known; never below 0.",
@@ -62,8 +64,12 @@ ONE_LENGTH = Layout(
 SHORT = (
     ("model bits an image", MODEL),
     ("tokens", "information/token_bits_per_subpixel"),
-    ("left open", "information/residual_bits_per_subpixel"),
+    ("left open", LEFT),
     ("total", TOTAL),
+)
+IMAGENET = (
+    "What a lossless code of one image takes at the bits a byte of good models: the V that N tokens need, and the N that V codes"
+    " need (kexue.fm/archives/9984)."
 )
 BUDGET = (
     "What the tokens carry against what the images hold. Published systems at a figure for ImageNet at 64 x 64; measured ones"
@@ -88,6 +94,7 @@ def build_information(views: Sequence[View], results: Path) -> list[Path]:
             lines += [f"![One code length]({path.name})", ""]
         lines += [*table(view, ONE_LENGTH), "", *codecs(view), ""]
         lines += ["### Bits held and carried", "", *measured_budget(view), ""]
+    lines += ["## The budget of ImageNet at 64 x 64", "", IMAGENET, "", *markdown_table(HEADINGS, imagenet_rows()), ""]
     lines += ["## The budget of published systems", "", BUDGET, ""]
     for bits in BITS_PER_BYTE:
         lines += [f"At {bits:g} bits/byte:", "", *markdown_table(HEADINGS, published_rows(bits)), ""]
@@ -100,12 +107,16 @@ def short_tables(view: View) -> list[str]:
     rows = _one_a_name(view)
     if not rows:
         return []
-    cells = [[row.label, *(show(summarize(row.records, key)) for _, key in SHORT)] for row in rows]
+    names = {row.label: row.records[0].name for row in rows}
+    cells = [[names[row.label], *(show(summarize(row.records, key)) for _, key in SHORT)] for row in rows]
     cells += [[f"*{name}*", *[EMPTY] * (len(SHORT) - 1), _short_codec(view, name)] for name in CODECS]
-    told = {row.label for row in rows}
-    budget = [line[:-1] for line in measured_rows(view) if line[0] in told] + published_rows(BITS_PER_BYTE[0])
-    title = f"**One code length** ({view.group.stem}; bits a sub-pixel, 8 is the raw image)"
-    held = f"**Bits held and carried** (published systems at {BITS_PER_BYTE[0]:g} bits/byte, ImageNet's at 64 x 64)"
+    measured = [[names[line[0]], *line[1:-1]] for line in measured_rows(view) if line[0] in names]
+    budget = measured + published_rows(BITS_PER_BYTE[0])
+    of = f"{view.group.stem}; bits a sub-pixel, 8 is the raw image; of a name the row nearest to FSQ's bits"
+    title = f"**One code length** ({of})"
+    known = held_bits_per_subpixel(view)
+    source = f"of the measured images {known[1]}, " if known else ""
+    held = f"**Bits held and carried** ({source}of published systems {BITS_PER_BYTE[0]:g} bits/byte, ImageNet's at 64 x 64)"
     return [
         title,
         "",
@@ -114,11 +125,15 @@ def short_tables(view: View) -> list[str]:
         held,
         "",
         *markdown_table(HEADINGS, budget),
+        "",
+        CAVEAT,
     ]
 
 
 def _one_a_name(view: View) -> list[Row]:
-    """Of the rows with code lengths and as many tokens as the group's FSQ one of each name: that of most nearly its bits."""
+    """Of the rows with code lengths one of each name: that of most nearly the bits of the group's FSQ. Of those that leave
+    something open, the ones with as many tokens as it.
+    """
     rows = [row for row in view.rows if mean_of(row, TOTAL) is not None]
     fsq = next((row for row in rows if row.records[0].name == "fsq"), None)
     if fsq is None:
@@ -126,7 +141,7 @@ def _one_a_name(view: View) -> list[Row]:
     wanted, tokens = mean_of(fsq, NOMINAL_BITS) or 0.0, mean_of(fsq, "bits/tokens")
     found: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: abs((mean_of(row, NOMINAL_BITS) or wanted) - wanted)):
-        if mean_of(row, "bits/tokens") == tokens:
+        if mean_of(row, "bits/tokens") == tokens or mean_of(row, LEFT) == 0:
             found.setdefault(row.records[0].name, row)
     return [row for row in rows if row in found.values()]
 

@@ -48,12 +48,19 @@ def at_least(
     ]
 
 
-def collapse(view: View, measure: str, minimum_effect: float, *, has: str, needs: str) -> list[Finding | None]:
-    """Whether `measure` has fallen from 1 by what counts in every seed of each row whose `has` is below its `needs`."""
+def collapse(
+    view: View, measure: str, minimum_effect: float, *, has: str, needs: str, above: bool = False
+) -> list[Finding | None]:
+    """Whether `measure` has fallen from 1 by what counts in every seed of each row whose `has` is below its `needs`.
+
+    `above`: of each row whose `has` reaches its `needs`, whether it has not.
+    """
     pairs = [(row, mean_of(row, has), mean_of(row, needs)) for row in view.rows]
-    poor = [row for row, own, least in pairs if own is not None and least is not None and own < least]
-    most = 1 - minimum_effect
-    return [_level(row, measure, 1.0, f"at most {most:g}", lambda v: v <= most) for row in poor] or [None]
+    known = [(row, own >= least) for row, own, least in pairs if own is not None and least is not None]
+    level = 1 - minimum_effect
+    told, holds = ("above", lambda v: v > level) if above else ("at most", lambda v: v <= level)
+    rows = [row for row, reached in known if reached is above]
+    return [_level(row, measure, 1.0, f"{told} {level:g}", holds) for row in rows] or [None]
 
 
 def enough(

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from tokbench.metrics.definition import PSNR_CAP
+from tokbench.report.equal_bits import MOST_RATIO
 from tokbench.report.groups import Group, settings
 from tokbench.report.peers import BITS_TOLERANCE
 from tokbench.report.rows import NOMINAL_BITS, Row, summarize
@@ -23,7 +24,8 @@ TOKENS = "bits/tokens"
 MODEL_BITS = "bits/model_bits_per_image"  # of the first of BLOCKS that has them
 BLOCKS = ("native", "common")
 MARK = "reconstruction/psnr_lost_1_percent"  # of records that have all that a sweep's page shows
-OF_SIZE = {"codebook_size", "levels", "num_stages", "num_groups"}  # settings that make V
+SEVERAL = {"num_stages", "num_groups"}
+OF_SIZE = {"codebook_size", "levels", *SEVERAL}  # settings that make V
 MOST_CODES = 2**18  # of a plot over V: a vocabulary of 2^48 would press all others into a corner
 MOST_TARGETS = 8
 STEPS = tuple(base * 10**power for power in range(6) for base in (1, 2, 5))
@@ -48,6 +50,12 @@ class Method:
 
     label: str
     points: tuple[Point, ...]
+
+    @property
+    def summed(self) -> bool:
+        """Whether a token has several codebooks, whose entropies are summed: more than they carry together."""
+        nodes = (point.row.records[0].config.get("quantizer") for point in self.points)
+        return any(isinstance(node, dict) and SEVERAL & node.keys() for node in nodes)
 
     @property
     def grows(self) -> bool:
@@ -165,7 +173,8 @@ def over_sizes(methods: Sequence[Method]) -> list[Method]:
 
 
 def psnr_at(method: Method, bits: float) -> float | None:
-    """PSNR in dB at so many used bits, interpolated between neighbouring V; None outside the method's range.
+    """PSNR in dB at so many used bits, interpolated between neighbouring V; None outside the method's range, and between
+    neighbours whose bits differ more than MOST_RATIO times.
 
     Where more codes do not carry more bits, the best PSNR of any V at no more bits.
     """
@@ -176,6 +185,8 @@ def psnr_at(method: Method, bits: float) -> float | None:
         return max(quality for used, quality in places if used <= bits)
     for (low, first), (high, second) in pairwise(places):
         if bits <= high:
+            if high > MOST_RATIO * low and bits not in (low, high):
+                return None
             return first + (second - first) * (bits - low) / (high - low)
     return places[0][1]
 

@@ -9,6 +9,7 @@ from tokbench.records import write_whole
 from tokbench.report.claims import render_claims
 from tokbench.report.columns import Column, flattened, seeds, value
 from tokbench.report.curves import draw_quality, draw_rarefaction, draw_sizes, draw_training, rarefaction, training
+from tokbench.report.equal_bits import MOST_RATIO
 from tokbench.report.formatting import listed, markdown_table, number
 from tokbench.report.methods import (
     MARK,
@@ -47,8 +48,9 @@ QUALITY = (
     " same height is the same quality from fewer bits. A line that turns back has a codebook that collapses as V grows."
 )
 EQUAL = (
-    "Means over seeds, interpolated linearly between neighbouring V of a method; nothing is extrapolated. Methods with one V"
-    " are left out."
+    "Means over seeds, interpolated linearly between neighbouring V of a method; nothing is extrapolated, nor read between V"
+    f" whose bits differ more than {MOST_RATIO:g} times. Left out are methods with one V, and those with several codebooks a"
+    " token: their used bits are sums of entropies, more than what the codebooks carry together."
 )
 FALLS = (
     "\\*: more codes do not carry more bits throughout, so that a number of bits may belong to several V: given is the best"
@@ -163,7 +165,7 @@ def _facts(view: View, methods: Sequence[Method]) -> list[str]:
 
 def equal_bits(methods: Sequence[Method]) -> list[str]:
     """A line for each method with several V: its PSNR at round numbers of used bits; [] where there are none."""
-    several = [method for method in methods if len(method.points) > 1]
+    several = [method for method in methods if len(method.points) > 1 and not method.summed]
     places = targets(several)
     if not places:
         return []
