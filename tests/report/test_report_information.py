@@ -8,7 +8,7 @@ from report_factory import file, measure, record, swept
 
 from tokbench.records import RunRecord
 from tokbench.report.build import build_report
-from tokbench.report.information import code_lengths, short_tables
+from tokbench.report.information import build_information, code_lengths, short_tables
 from tokbench.report.view import read_views
 
 KEYS = {
@@ -102,3 +102,18 @@ def test_the_picture_has_a_bar_for_each_tokenizer_and_codec_and_the_page_shows_i
     assert list(bars) == ["fsq", "vq", "png"]  # of a name the row of most nearly FSQ's bits
     assert (bars["vq"].tokens, bars["vq"].left, bars["vq"].total) == (0.2, 4.8, 5.0)
     assert (round(bars["png"].total, 6), bars["png"].left) == (5.6, None)
+
+
+def test_an_experiments_group_is_shown_where_it_has_a_tokenizer_of_its_own(tmp_path: Path) -> None:
+    small = {"data": {"name": "cifar10", "size": 16}}
+    for name, config in (("fsq", {}), ("fsq", small), ("pixels", small)):
+        made = swept(name, 1024, 0 if config else 1)
+        file(coded(made.model_copy(update={"config": {**made.config, **config}})), tmp_path)
+    first, second = sorted(read_views(tmp_path), key=lambda view: len(view.rows))
+    text = (build_information([first], tmp_path, [first, second])[0]).read_text()
+    assert [line for line in text.splitlines() if line.startswith("## cifar10")] == [
+        "## cifar10-cpu",
+        "## cifar10-16-cpu",
+    ]
+    text = (build_information([second], tmp_path, [first, second])[0]).read_text()
+    assert [line for line in text.splitlines() if line.startswith("## cifar10")] == ["## cifar10-16-cpu"]

@@ -97,8 +97,11 @@ def _build_report(views: Sequence[View], paged: Sequence[View], results: Path) -
     pure = [view for view in views if not view.group.warnings]
     plain = [view for view in paged if not view.group.warnings and view.group.experiment is None]
     compared, judged = build_quantizers(pure, results), build_claims([*pure, *toys], results)
-    lengths = [*plain, *(view for view in pure if view.group.stem not in {v.group.stem for v in plain})]
-    informed, heads, whole = build_information(lengths, results), build_toys(toys, results), build_main(plain, results)
+    informed, heads, whole = (
+        build_information(plain, results, pure),
+        build_toys(toys, results),
+        build_main(plain, results),
+    )
     rated = build_rate_distortion(pure, results)
     index, others = results / "README.md", [*whole, *compared, *rated, *informed, *heads, *judged]
     write_whole(index, _index(groups, written, others).encode())

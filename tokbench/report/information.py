@@ -78,9 +78,13 @@ BUDGET = (
 )
 
 
-def build_information(views: Sequence[View], results: Path) -> list[Path]:
-    """The page and its pictures, written into results; [] where no group has code lengths."""
-    found = [view for view in views if any(TOTAL in record.metrics for record in view.group.records)]
+def build_information(views: Sequence[View], results: Path, others: Sequence[View] = ()) -> list[Path]:
+    """The page and its pictures, written into results; [] where no group has code lengths.
+
+    Of the `others`, groups of experiments, those with a tokenizer whose code length no other shows.
+    """
+    found = [view for view in views if _coded(view)]
+    found += [view for view in others if _coded(view) - {name for told in found for name in _coded(told)}]
     if not found:
         return []
     lines, pictures = [TITLE], list[Path]()
@@ -100,6 +104,11 @@ def build_information(views: Sequence[View], results: Path) -> list[Path]:
         lines += [f"At {bits:g} bits/byte:", "", *markdown_table(HEADINGS, published_rows(bits)), ""]
     write_whole(results / PAGE, "\n".join([*lines, CAVEAT, ""]).encode())
     return [results / PAGE, *pictures]
+
+
+def _coded(view: View) -> set[str]:
+    """The names of the rows with a code length."""
+    return {record.name for record in view.group.records if TOTAL in record.metrics}
 
 
 def short_tables(view: View) -> list[str]:
