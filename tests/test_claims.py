@@ -120,3 +120,15 @@ def test_a_sweep_is_stopped_at_the_deadline() -> None:
     start = time.monotonic()
     assert claims.run(claims.Need("quantizers", ("C10",), 1.0, ""), ["--help"], start) == claims.OUT_OF_TIME
     assert time.monotonic() - start < claims.GRACE_SECONDS
+
+
+def test_an_experiment_on_a_folder_of_the_users_is_told_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need = claims.Need("bits_imagenette64", ("C1, 64 pixels",), 60.0, "make sweep EXPERIMENT=bits_imagenette64")
+    monkeypatch.setattr(claims, "missing", lambda results, tier: [need])
+    monkeypatch.setattr(claims, "run", lambda *given: pytest.fail("it has no images"))
+    assert claims.main(["--hours", "1", "--results", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "needs images" in printed
+    assert "left out, as it needs images: `make sweep EXPERIMENT=bits_imagenette64 ARGS=data.root=PATH`" in printed

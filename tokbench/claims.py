@@ -1,6 +1,7 @@
 """`python -m tokbench.claims --hours 3`: run what the claims still miss, as long as there is time, and write their verdicts.
 
-Exit code 0: every claim of the tier is decided or was given its runs; 1: a run failed; 2: bad input, or a folder or disk
+Exit code 0: every claim of the tier is decided or was given its runs, but for those on a folder of the user's, whose command
+is told; 1: a run failed; 2: bad input, or a folder or disk
 that cannot be written; 3: time ran out.
 """
 
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if time.monotonic() >= deadline:
             code = max(code, OUT_OF_TIME)
             break
+        if _own_folder(need.experiment):
+            print(f"{need.experiment}: left out, as it needs images: `{need.command} ARGS=data.root=PATH`", flush=True)
+            continue
         print(f"{need.experiment}: {(deadline - time.monotonic()) / 3600:.1f} hours left", flush=True)
         code = max(code, run(need, [*given.overrides, f"results_dir={given.results}"], deadline))
     try:
@@ -112,12 +116,14 @@ def plan(needs: Sequence[Need], hours: float) -> list[str]:
     """What will be run in so many hours, and what will not, a line each."""
     if not needs:
         return ["no claim of the tier lacks runs"]
-    total = sum(need.minutes for need in needs)
+    total = sum(need.minutes for need in needs if not _own_folder(need.experiment))
     lines = [f"{len(needs)} experiments lack runs: about {duration(60 * total)} on two quiet cores, the shortest first"]
     end = 0.0
     for need in needs:
-        start, end = end, end + need.minutes
+        own = _own_folder(need.experiment)
+        start, end = end, end + need.minutes * (not own)
         when = "not in this time" if start >= 60 * hours else "in part" if end > 60 * hours else "whole"
+        when = "needs images" if own else when
         names = "; ".join(need.claims)
         lines.append(f"  about {duration(60 * need.minutes):>10}  {when:<16}  {need.experiment}: {names}")
     return lines
@@ -142,12 +148,19 @@ def run(need: Need, overrides: Sequence[str], deadline: float) -> int:
 
 def _taken(override: str, need: Need) -> bool:
     """Whether the experiment's runs can take it: a folder of data is for data that lie in one."""
-    if not override.startswith("data.root="):
-        return True
-    text = (EXPERIMENTS / f"{need.experiment}.yaml").read_text()
-    found = re.search(r"override /data: (\w+)", text)
-    conf = ROOT / "conf" / "data" / f"{found.group(1) if found else 'photos'}.yaml"
-    return need.command != TOYS and "\nroot:" in conf.read_text()
+    return not override.startswith("data.root=") or (need.command != TOYS and "\nroot:" in _data(need.experiment))
+
+
+def _own_folder(experiment: str) -> bool:
+    """Whether its images are in a folder that only the user can name."""
+    return "\nroot: ???" in _data(experiment)
+
+
+def _data(experiment: str) -> str:
+    """The conf of the experiment's data, of photos where it names none."""
+    path = EXPERIMENTS / f"{experiment}.yaml"
+    found = re.search(r"override /data: (\w+)", path.read_text()) if path.exists() else None
+    return (ROOT / "conf" / "data" / f"{found.group(1) if found else 'photos'}.yaml").read_text()
 
 
 def _views(results: Path) -> list[View]:
