@@ -84,6 +84,11 @@ def published_rows(bits_per_byte: float) -> list[list[str]]:
     return [budget_row(name, s.size, s.tokens, s.codes, bits_per_byte) for name, s in PUBLISHED.items()]
 
 
+def code_count(codes: int) -> str:
+    """A number of codes as text, a large one as a power of two."""
+    return f"{codes:,}" if codes < MOST_DIGITS else f"2^{log2(codes):.4g}"
+
+
 def imagenet_rows() -> list[list[str]]:
     """A row for ImageNet at 64 x 64 at each of the bits a byte and each N of post 9984, of 8192 codes."""
     return [
@@ -100,7 +105,7 @@ def budget_row(name: str, size: int, tokens: int, codes: int, bits_per_byte: flo
         name,
         f"{size} x {size}",
         f"{tokens:,}",
-        f"{codes:,}" if codes < MOST_DIGITS else f"2^{log2(codes):.4g}",
+        code_count(codes),
         f"{carried:,.0f}",
         f"{carried / (3 * size**2):.4f}",
         f"{held:,.0f}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tokbench.information.budget import code_count
 from tokbench.records import write_whole
 from tokbench.report.claims import render_claims
 from tokbench.report.columns import Column, flattened, seeds, value
@@ -196,4 +197,4 @@ def all_rows(view: View, sizes: Sequence[Size]) -> list[str]:
 
 
 def _line(view: View, method: Method, point: Point, columns: Sequence[Column]) -> list[str]:
-    return [method.label, f"{point.codes:,}", *(column.cell(view, point.row, column) for column in columns)]
+    return [method.label, code_count(point.codes), *(column.cell(view, point.row, column) for column in columns)]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tokbench.information.budget import code_count
 from tokbench.metrics.definition import CODECS_FILE
 from tokbench.records import write_whole
 from tokbench.report.equal_bits import (
@@ -209,7 +210,7 @@ def _points(families: Sequence[Family]) -> list[str]:
     cells = []
     for family in families:
         for point in family.points:
-            codes = EMPTY if point.codes is None else f"{point.codes:,}"
+            codes = EMPTY if point.codes is None else code_count(point.codes)
             sizes = (f"{point.mean(key):.0f}" for key in ("bits/tokens", "bits/dim"))
             line = [family.label, codes, *sizes, str(len(point.row.records))]
             line += [_cell(point, key, unit) for key, unit in COLUMNS.values()]
