@@ -28,7 +28,8 @@ def made(bits, quality, clusters):
         [resamples.over_seeds(resamples.over_clusters(point)) if many else np.empty(0) for point in table]
         for table in (bits, quality)
     ]
-    return Curve(bits.mean(axis=(1, 2)), quality.mean(axis=(1, 2)), *map(np.stack, draws))
+    seeds = bits.mean(axis=2), quality.mean(axis=2)
+    return Curve(bits.mean(axis=(1, 2)), quality.mean(axis=(1, 2)), *map(np.stack, draws), *seeds)
 
 
 def test_the_monotone_cubic_passes_through_points_and_lines_and_does_not_extrapolate():

@@ -48,11 +48,20 @@ def test_each_row_meets_the_leader_of_its_own_bits(tmp_path: Path) -> None:
     assert line[:3] == [first.label, leader.label, f"{found[0].mean:.2f}"]
 
 
-def test_what_is_not_separable_says_how_many_images_would_do(tmp_path: Path) -> None:
+def test_what_seeds_do_not_separate_says_how_many_would(tmp_path: Path) -> None:
     for seed in range(3):
-        for name, codes, quality in (("fsq", 1000, 24.0), ("vq", 1024, 24.05)):
+        for name, codes, quality in (("fsq", 1000, 24.0), ("vq", 1024, 24.05 + 0.3 * seed)):
             made = swept(name, codes, seed)
-            file(made, tmp_path, kept=moved(made, quality, noise=1.0))
+            file(made, tmp_path, kept=moved(made, quality, noise=0.1))
+    (line,) = lines_of(tmp_path)
+    assert line[4].startswith("not separable with 3 seeds (about ")
+    assert int(line[4].split("about ")[1].rstrip(")")) > 3
+
+
+def test_what_is_not_separable_says_how_many_images_would_do(tmp_path: Path) -> None:
+    for name, codes, quality in (("fsq", 1000, 24.0), ("vq", 1024, 24.05)):
+        made = swept(name, codes, 0)
+        file(made, tmp_path, kept=moved(made, quality, noise=1.0))
     (line,) = lines_of(tmp_path)
     assert line[4].startswith("not separable at N = 24 (about ")
     assert int(line[4].split("about ")[1].rstrip(")").replace(",", "")) > 24

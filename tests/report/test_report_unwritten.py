@@ -75,5 +75,6 @@ def filled(folder: Path) -> None:
 
 
 def with_model_bits(codes: int) -> dict[str, Measure]:
-    values = {"native/bits/model_bits_per_image": 32.0 * codes, "bits/nominal_bits_per_pixel": codes / 16}
+    values = {"native/bits/model_bits_per_image": 32.0 * codes, "native/bits/model_bits_per_pixel": codes / 32}
+    values |= {"bits/nominal_bits_per_pixel": codes / 16}
     return swept("vq", codes).metrics | {key: measure(key, value) for key, value in values.items()}

@@ -10,25 +10,25 @@ from math import comb, isnan
 
 import numpy as np
 
-from tokbench.metrics.statistics import Difference, clusters_to_separate, seeds_to_separate
+from tokbench.metrics.statistics import Difference, clusters_to_separate, seeds_to_separate, students_difference
 from tokbench.report.definitions import direction
 from tokbench.report.floors import FLOORS, noise_floor
 from tokbench.report.formatting import markdown_table, number, style
 from tokbench.report.peers import Peers, peer_groups
 from tokbench.report.rows import Row, mean_of
 from tokbench.report.rules import ARRAYS, difference
-from tokbench.report.view import View
+from tokbench.report.view import LEVEL, View
 
 DIVISIONS = 10_000  # of seeds into two parts: all there are up to 7 and 7 seeds
 TITLE = "Paired differences to the leader of each comparison"
 NOTHING = "No two rows of one comparison share seeds and what was measured."
 NOTE = (
     "The leader is the row with the best mean among those that may be ranked together (ranked among, above), whatever its seeds."
-    " PSNR and SSIM: same test images and seeds on both sides; the bootstrap draws seeds and whole clusters of images together:"
-    " with one seed the interval knows nothing of what another training would give. Images to separate: what the interval's"
-    " width asks for, if it falls with their root; where seeds make it wide more images do not help. Other measures have one"
-    " value a seed: Student's interval over the seeds in common, and seeds to separate if they scatter as these do. p: exact"
-    " permutation test of the seeds' values, two-sided; three seeds against three cannot reach below 0.1."
+    " PSNR and SSIM: same test images and seeds on both sides; the bootstrap draws seeds and whole clusters of images together,"
+    " and where Student's interval over the seeds reaches farther it counts; with one seed the interval knows nothing of what"
+    " another training would give. Other measures have one value a seed: Student's interval over the seeds in common. Seeds to"
+    " separate: if they scatter as these do; images to separate, where the seeds do: if the width falls with their root. p:"
+    " exact permutation test of the seeds' values, two-sided; three seeds against three cannot reach below 0.1."
 )
 
 
@@ -81,7 +81,8 @@ def _group(view: View, rows: Sequence[Row], compared: Compared) -> list[list[str
 def _line(view: View, row: Row, leader: Row, compared: Compared, gap: Difference, seeds: int) -> list[str]:
     unit = view.units[compared.key]
     ends = "NA (1 seed)" if isnan(gap.low) else f"{number(gap.low, unit)} to {number(gap.high, unit)}"
-    verdict = _of_seeds(row, compared, gap, seeds) if compared.array is None else _of_images(view, row, gap)
+    by_seed = view.gaps(row, leader, compared.array) if compared.array is not None else None
+    verdict = _of_seeds(row, compared, gap, seeds) if by_seed is None else _of_images(view, row, gap, by_seed)
     p = permutation_p(*(_values(view, each, compared) for each in (row, leader)))
     return [row.label, leader.label, number(gap.mean, unit), ends, verdict, f"{p:.2g}", str(seeds)]
 
@@ -94,9 +95,12 @@ def _values(view: View, row: Row, compared: Compared) -> np.ndarray:
     return np.array([m.value for m in measures if m is not None and m.value is not None])
 
 
-def _of_images(view: View, row: Row, gap: Difference) -> str:
+def _of_images(view: View, row: Row, gap: Difference, by_seed: np.ndarray) -> str:
     if gap.separable:
         return "separable"
+    student = students_difference(by_seed, level=LEVEL)
+    if len(by_seed) > 1 and not student.separable:
+        return _not_with(len(by_seed), seeds_to_separate(student, len(by_seed)))
     resamples = view.resamples(row)
     assert resamples is not None, row.label
     clusters = resamples.num_clusters
@@ -110,10 +114,12 @@ def _of_seeds(row: Row, compared: Compared, gap: Difference, seeds: int) -> str:
         return "within three floors"
     if gap.separable:
         return "separable"
-    wanted = seeds_to_separate(gap, seeds)
-    return f"not separable with {seeds} seed{'s' * (seeds > 1)}" + (
-        f" (about {wanted:,})" if wanted is not None else ""
-    )
+    return _not_with(seeds, seeds_to_separate(gap, seeds))
+
+
+def _not_with(seeds: int, wanted: int | None) -> str:
+    told = f" (about {wanted:,})" if wanted is not None else ""
+    return f"not separable with {seeds} seed{'s' * (seeds > 1)}{told}"
 
 
 def permutation_p(a: np.ndarray, b: np.ndarray) -> float:

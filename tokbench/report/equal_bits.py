@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from tokbench.metrics.statistics import Floats, central
+from tokbench.metrics.statistics import Floats, central, widened
 
 MOST_RATIO = 2.0  # of neighbours' bits: farther apart nothing is read between them
 MOST_LOST = 0.05  # share of resamples whose points are out of order, above which there is no interval
@@ -33,6 +33,8 @@ class Curve:
     quality: Floats  # (P,)
     bits_draws: Floats  # (P, R), R = 0 where there are too few images
     quality_draws: Floats  # (P, R)
+    bits_seeds: Floats  # (P, S)
+    quality_seeds: Floats  # (P, S)
 
 
 @dataclass(frozen=True)
@@ -80,37 +82,43 @@ def stretches(bits: Floats) -> list[tuple[float, float]]:
 
 def at_equal_bits(curves: Mapping[str, Curve], targets: Sequence[float], *, level: float) -> list[dict[str, AtBits]]:
     """For each of the targets the families that reach so many bits, the best first."""
-    means, draws = {}, {}
+    means, draws, seeds = {}, {}, {}
     for label, curve in curves.items():
         kept = front(curve.bits, curve.quality)
         means[label] = quality_at(curve.bits[kept], curve.quality[kept], targets)
-        draws[label] = _draws(curve.bits_draws[kept], curve.quality_draws[kept], targets)
+        draws[label] = _read(curve.bits_draws[kept], curve.quality_draws[kept], targets)
+        seeds[label] = _read(curve.bits_seeds[kept], curve.quality_seeds[kept], targets)
     found = []
     for place in range(len(targets)):
         order = sorted((k for k in means if np.isfinite(means[k][place])), key=lambda k: -means[k][place])
-        own = {label: (float(means[label][place]), draws[label][:, place]) for label in order}
+        own = {label: (float(means[label][place]), draws[label][:, place], seeds[label][:, place]) for label in order}
         found.append({label: _judged(own[label], own[order[0]], level) for label in order})
     return found
 
 
-def _draws(bits: Floats, quality: Floats, targets: Sequence[float]) -> Floats:
-    """(R, T) quality at each target of each resample (P, R), nan where its points do not reach it."""
+def _read(bits: Floats, quality: Floats, targets: Sequence[float]) -> Floats:
+    """(R, T) quality at each target of each resample, or seed, (P, R), nan where its points do not reach it."""
     if not bits.shape[1]:
         return np.full((1, len(targets)), np.nan)
     return np.stack([quality_at(*own, targets) for own in zip(bits.T, quality.T, strict=True)])
 
 
-def _judged(own: tuple[float, Floats], best: tuple[float, Floats], level: float) -> AtBits:
-    low, high = _interval(own[1], level)
+Read = tuple[float, Floats, Floats]  # of a family at some number of bits: mean, resamples and seeds
+
+
+def _judged(own: Read, best: Read, level: float) -> AtBits:
+    low, high = _interval(own[1], own[2], level)
     if own is best:
         return AtBits(own[0], low, high, None, best=True)
-    behind, _ = _interval(best[1] - own[1], level)
+    behind, _ = _interval(best[1] - own[1], best[2] - own[2], level)
     return AtBits(own[0], low, high, behind, best=behind is not None and behind <= 0)
 
 
-def _interval(draws: Floats, level: float) -> tuple[float, float] | tuple[None, None]:
+def _interval(draws: Floats, seeds: Floats, level: float) -> tuple[float, float] | tuple[None, None]:
     lost = np.isnan(draws)
-    return (None, None) if lost.mean() > MOST_LOST else central(draws[~lost], level=level)
+    if lost.mean() > MOST_LOST or np.isnan(seeds).any():
+        return None, None
+    return widened(central(draws[~lost], level=level), seeds, level=level)
 
 
 def bd_rate(

@@ -23,8 +23,8 @@ from tokbench.report.peers import Peers
 from tokbench.report.view import View
 
 _INTERVAL = (
-    "95 % intervals are bootstrapped over seeds and images together, images in clusters that share a source photograph;"
-    " ± is the standard deviation over training seeds."
+    "95 % intervals are bootstrapped over seeds and images together, images in clusters that share a source photograph, and as"
+    " wide as Student's over the seeds where that is wider; ± is the standard deviation over training seeds."
 )
 _AMONG = (
     "ranked among: the rows of equal nominal bits (within 1 %) in one encoder, decoder and loss, trained for the same steps of"

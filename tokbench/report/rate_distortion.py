@@ -59,8 +59,9 @@ EQUAL = (
     "PSNR in dB at equal model bits per pixel: the ranking of quantizers. Between the codebook sizes of a family goes a monotone"
     " cubic (PCHIP) through the means; sizes that cost more and give no more are left out; nothing is extrapolated, nor read"
     f" between sizes whose bits differ more than {MOST_RATIO:g} times. After ±: half of the bootstrap interval ({LEVEL:.0%},"
-    f" {RESAMPLES} resamples of images and seeds together, the same for all families)."
-    " **Bold**: of the families that reach these bits the best, and those that paired resamples do not separate from it."
+    f" {RESAMPLES} resamples of images and seeds together, the same for all families), or of Student's over the seeds' own curves"
+    " where that is wider."
+    " **Bold**: of the families that reach these bits the best, and those that paired intervals do not separate from it."
 )
 FEW = f"Nothing is bold: fewer than {MIN_SEEDS} seeds."
 BD = (

@@ -125,7 +125,7 @@ def make_curves(view: View, families: Sequence[Family]) -> tuple[dict[str, Curve
     for family in families:
         points = [point for point in family.points if set(seeds) <= tables[id(point)].keys()]
         if seeds and len(points) > 1:
-            found = [_resampled(view, point, [tables[id(point)][seed] for seed in seeds], seeds) for point in points]
+            found = [_over(view, point, [tables[id(point)][seed] for seed in seeds], seeds) for point in points]
             curves[family.label] = Curve(*(np.array(column) for column in zip(*found, strict=True)))
     return curves, seeds
 
@@ -149,17 +149,17 @@ def _sampled(view: View, point: RatePoint) -> dict[int, Sampled]:
     return {seed: one for seed, one in view.sampled(point.row, "psnr_db").items() if seed in coded}
 
 
-def _resampled(
+def _over(
     view: View, point: RatePoint, quality: Sequence[Sampled], seeds: Sequence[int]
-) -> tuple[np.floating, np.floating, Floats, Floats]:
-    """Bits and PSNR of a point, and (R,) of each over resamples: bits, of which a run has one mean, vary with the seeds."""
+) -> tuple[np.floating, np.floating, Floats, Floats, Floats, Floats]:
+    """Bits and PSNR of a point, (R,) of each over resamples and (S,) of each over seeds: of bits a run has one mean alone."""
     bits = np.array([_bits(point, seed) for seed in seeds])
     psnr, draws = np.array([one.mean for one in quality]), np.stack([one.draws for one in quality])
     resamples = view.resamples(point.row)
     if resamples is None:
-        return bits.mean(), psnr.mean(), draws[0], draws[0]
+        return bits.mean(), psnr.mean(), draws[0], draws[0], bits, psnr
     own = np.broadcast_to(bits[:, None], draws.shape)
-    return bits.mean(), psnr.mean(), resamples.over_seeds(own), resamples.over_seeds(draws)
+    return bits.mean(), psnr.mean(), resamples.over_seeds(own), resamples.over_seeds(draws), bits, psnr
 
 
 def _bits(point: RatePoint, seed: int) -> float:

@@ -135,7 +135,8 @@ def _sign(
 def difference(view: View, first: Row, second: Row, measure: str) -> tuple[Difference, int, str] | None:
     """first - second with its 95 % interval (nan of one seed), the seeds behind it and the unit; None without common seeds.
 
-    Measures of single images: the paired bootstrap over seeds and images. Others: Student's t over paired seeds.
+    Measures of single images: the paired bootstrap over seeds and images, widened to Student's over seeds. Others: Student's t
+    over paired seeds.
     """
     if measure in ARRAYS:
         found = view.difference(first, second, ARRAYS[measure])

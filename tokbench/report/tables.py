@@ -23,8 +23,8 @@ FLOOR = (
     " it is read together with the distance to the nearest training image."
 )
 BOLD = (
-    "Bold: the lead over every other row (of reconstruction: of equal nominal bits within 1 %) is separable in the"
-    " paired bootstrap, or, for a distance, larger than three noise floors and separable over seeds (Student)."
+    "Bold: the lead over every other row (of reconstruction: of equal nominal bits within 1 %) is separable in the paired"
+    " bootstrap and over seeds (Student), or, for a distance, larger than three noise floors and separable over seeds (Student)."
 )
 MACHINES = (
     "Times of this table were taken in {} checkouts, perhaps on as many machines: rows do not compare in them. A difference of"

@@ -15,7 +15,7 @@ from statistics import fmean
 
 import numpy as np
 
-from tokbench.metrics.statistics import Difference, Floats, Resamples, central
+from tokbench.metrics.statistics import Difference, Floats, Resamples, central, widened
 from tokbench.records import RunRecord, parse_key, read_arrays, read_records
 from tokbench.report.groups import Group, group_records
 from tokbench.report.rows import Row, Summary, make_rows, summarize
@@ -119,7 +119,7 @@ class View:
                     self._sampled[record.file_name, name] = Sampled(float(mean), own)
 
     def interval(self, row: Row, name: str) -> tuple[float, float] | None:
-        """The bootstrap interval of the mean over seeds and images; None without arrays or with a single cluster."""
+        """The widened bootstrap interval of the mean over seeds and images; None without arrays or with a single cluster."""
         if name not in self._whole:  # tables show it of all rows
             self._whole.add(name)
             self.sample(self.rows, name)
@@ -127,7 +127,8 @@ class View:
         resamples = self.resamples(row) if found else None
         if resamples is None:
             return None
-        return central(resamples.over_seeds(np.stack([one.draws for one in found.values()])), level=LEVEL)
+        draws = central(resamples.over_seeds(np.stack([one.draws for one in found.values()])), level=LEVEL)
+        return widened(draws, np.array([one.mean for one in found.values()]), level=LEVEL)
 
     def difference(self, row: Row, reference: Row, name: str) -> tuple[Difference, int] | None:
         """row - reference on the same images, and the number of seeds in common, or 1 of two single runs; None of none."""
@@ -142,10 +143,16 @@ class View:
             return None
         if self.resamples(reference) is not resamples:
             raise ValueError(f"{row.label} and {reference.label} must share their test images, but their groups differ")
-        gaps = np.stack([mine.draws - other.draws for mine, other in pairs])
-        mean = fmean(mine.mean - other.mean for mine, other in pairs)
-        low, high = central(resamples.over_seeds(gaps), level=LEVEL)
-        return Difference(mean, low, high, separable=low > 0 or high < 0), len(pairs)
+        draws = central(
+            resamples.over_seeds(np.stack([mine.draws - other.draws for mine, other in pairs])), level=LEVEL
+        )
+        gaps = self.gaps(row, reference, name)
+        low, high = widened(draws, gaps, level=LEVEL)
+        return Difference(fmean(gaps), low, high, separable=low > 0 or high < 0), len(pairs)
+
+    def gaps(self, row: Row, reference: Row, name: str) -> Floats:
+        """(S,) the means of row - reference of each seed in common."""
+        return np.array([mine.mean - other.mean for mine, other in self._pairs(row, reference, name)])
 
     def _pairs(self, row: Row, reference: Row, name: str) -> list[tuple[Sampled, Sampled]]:
         mine, others = self.sampled(row, name), self.sampled(reference, name)
