@@ -37,6 +37,26 @@ def test_a_run_looked_at_again_counts_once(tmp_path: Path) -> None:
     assert [one.code for one in ledger.read()] == [OK]
 
 
+CUT = """
+import resource, sys
+from pathlib import Path
+from tokbench.sweeps import Ledger, Outcome
+ledger = Ledger(Path(sys.argv[1]))
+ledger.add(Outcome(0, overrides="first"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+for name in ("second", "third"):
+    ledger.add(Outcome(0, overrides=name, config={"text": "x" * 500}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+ledger.add(Outcome(1, overrides="fourth"))
+"""
+
+
+def test_a_full_disk_costs_lines_and_says_which(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CUT, str(tmp_path / "out")], capture_output=True, text=True, check=True)
+    assert [one.overrides for one in Ledger(tmp_path / "out").read()] == ["first", "fourth"]
+    assert [line.split(":")[0].split()[-1] for line in done.stderr.splitlines()] == ["second", "third"]
+
+
 @pytest.mark.parametrize(
     ("outcomes", "total", "at_once", "line"),
     [

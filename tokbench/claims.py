@@ -2,7 +2,7 @@
 
 Exit code 0: every claim of the tier is decided or was given its runs, but for those on a folder of the user's, whose command
 is told; 1: a run failed; 2: bad input, or a folder or disk
-that cannot be written; 3: time ran out.
+that cannot be written; 3: time ran out, of which there was any.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     deadline = time.monotonic() + 3600 * given.hours
     code, wanted = OK, missing(given.results, given.tier)
     print(*plan(wanted, given.hours), sep="\n", flush=True)
-    for need in wanted:
+    for need in wanted if given.hours else ():
         if time.monotonic() >= deadline:
             code = max(code, OUT_OF_TIME)
             break

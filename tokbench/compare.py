@@ -123,7 +123,8 @@ def _line(pair: Pair) -> list[str]:
     if math.isnan(gap.low):
         return [name, *values, number(gap.mean, unit), "NA (fewer than 2 seeds)", "NA", str(pair.seeds)]
     interval = f"{number(gap.low, unit)} to {number(gap.high, unit)}"
-    return [name, *values, number(gap.mean, unit), interval, "yes" if gap.separable else "no", str(pair.seeds)]
+    verdict = f"no ({pair.noise})" if pair.noise else "yes" if gap.separable else "no"
+    return [name, *values, number(gap.mean, unit), interval, verdict, str(pair.seeds)]
 
 
 def _value(mean: float | None, reason: str | None, unit: str) -> str:

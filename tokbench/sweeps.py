@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,17 +42,25 @@ class Ledger:
     path: Path
 
     def add(self, outcome: Outcome) -> None:
-        """One write to the end of the file: lines of several processes do not mix."""
+        """One write to the end of the file: lines of several processes do not mix, and one that was cut spoils no other.
+
+        Where there is no room it says so: the runs and their records need no such line.
+        """
+        line = f"\n{json.dumps(asdict(outcome))}\n".encode()
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(handle, f"{json.dumps(asdict(outcome))}\n".encode())
+            if os.write(handle, line) < len(line):
+                raise OSError(errno.ENOSPC, "no room for a whole line")
+        except OSError as error:
+            print(f"[sweep] the list at the end will lack {outcome.overrides}: {error}", file=sys.stderr, flush=True)
         finally:
             os.close(handle)
 
     def read(self) -> list[Outcome]:
-        """In the order they ended; of a run that was looked at again the last."""
+        """In the order they ended; of a run that was looked at again the last. Lines that were cut are left out."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        return list({found.overrides: found for found in (Outcome(**json.loads(line)) for line in lines)}.values())
+        whole = (line for line in lines if line.startswith("{") and line.endswith("}"))
+        return list({found.overrides: found for found in (Outcome(**json.loads(line)) for line in whole)}.values())
 
 
 def progress(outcomes: Sequence[Outcome], *, total: int | None, at_once: int) -> str:

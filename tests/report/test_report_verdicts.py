@@ -200,6 +200,7 @@ def enough(claim: Claim, stem: str, outcome: Outcome) -> Made:
     return {
         key: lambda seed, keys=tuple(keys): {
             claim.measure: 10.0,
+            **{row["many"]: 10.0 for row in claim.verdict["rows"] if "many" in row},
             **dict.fromkeys(keys, 10.0 * (1 + more[seed] / 100)),
         }  # type: ignore[misc]
         for key, keys in found.items()

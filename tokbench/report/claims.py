@@ -45,6 +45,12 @@ class Claim:
     experiment: str
     tier: str
     minutes: float  # that the whole experiment takes on two quiet cores, about
+    afterwards: bool = False  # the rule was written when records of it were known
+
+    @property
+    def title(self) -> str:
+        """The name, with a mark of a rule that was written afterwards."""
+        return f"{self.name} †" if self.afterwards else self.name
 
     @property
     def command(self) -> str:
@@ -132,11 +138,11 @@ def render_claims(view: View) -> list[str]:
     known = [(claim, findings) for claim, findings in found if any(findings)]
     if not known:
         return []
-    summary = [[c.name, c.source, c.hypothesis, f"`{c.experiment}`", verdict(findings)] for c, findings in known]
+    summary = [[c.title, c.source, c.hypothesis, f"`{c.experiment}`", verdict(findings)] for c, findings in known]
     heads = ["claim", "source", "says", "experiment", "verdict here"]
     lines = [*markdown_table(heads, summary, words=True), "", RULE, ""]
     for claim, findings in known:
-        lines += [f"#### {claim.name}: {claim.hypothesis}", "", *comparisons(claim, findings), ""]
+        lines += [f"#### {claim.title}: {claim.hypothesis}", "", *comparisons(claim, findings), ""]
     return lines
 
 
@@ -165,5 +171,6 @@ RULE = (
     f" Cannot decide: otherwise, such as intervals that hold both, rows that are missing, or fewer than {MIN_SEEDS} seeds."
     f" Nothing within {FLOORS} noise floors decides: of a distance between unpaired images, where both sides are so near 0, or"
     f" where their difference is within {FLOORS} floors and these are more than what counts."
-    " All of it at this scale only: small networks, short training, small images."
+    " †: the rule, and what counts, were written when records of it were known. All of it at this scale only: small networks,"
+    " short training, small images."
 )

@@ -1,7 +1,7 @@
 """Two rows beside each other: every measure that both have, and how far apart they are.
 
 Measures kept for each image have the paired bootstrap over seeds and images; the others, where both rows have two or more
-seeds in common, Student's interval of the differences of those seeds.
+seeds in common, Student's interval of the differences of those seeds. Within three noise floors nothing is separable.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from tokbench.metrics.statistics import Difference, students_difference
 from tokbench.records import parse_key
+from tokbench.report.floors import within_floors
 from tokbench.report.ranking import seed_gaps
 from tokbench.report.rows import Row, Summary, mean_of, summarize
 from tokbench.report.rules import ARRAYS
@@ -27,6 +28,7 @@ class Pair:
     b: Summary
     difference: Difference | None  # a - b; None where one has no value; without bounds (NaN) where there is one seed
     seeds: int  # in common
+    noise: str | None = None  # why the difference of an unpaired distance is none
 
 
 def pairs(view: View, a: Row, b: Row) -> Iterator[Pair]:
@@ -37,7 +39,9 @@ def pairs(view: View, a: Row, b: Row) -> Iterator[Pair]:
         assert left is not None
         assert right is not None
         found = view.difference(a, b, ARRAYS[key]) if key in ARRAYS else None
-        yield Pair(key, left, right, *(found or _seeds(a, b, key)))
+        gap, seeds = found or _seeds(a, b, key)
+        noise = None if gap is None or key in ARRAYS else within_floors([(a, key), (b, key)], gap.mean, 0.0)
+        yield Pair(key, left, right, gap, seeds, noise)
 
 
 def _seeds(a: Row, b: Row, key: str) -> tuple[Difference | None, int]:

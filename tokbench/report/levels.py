@@ -66,7 +66,9 @@ def collapse(
 def enough(
     view: View, measure: str, minimum_effect: float, *, rows: Sequence[Mapping[str, Any]]
 ) -> list[Finding | None]:
-    """Whether the measure `few` of each of the `rows` is at most `minimum_effect` percent above the row's own `measure`."""
+    """Whether the measure `few` of each of the `rows` is at most `minimum_effect` percent above the row's own `measure`, or
+    above the measure `many` that it names.
+    """
     return [_enough(view, measure, minimum_effect, side) for side in rows]
 
 
@@ -74,7 +76,8 @@ def _enough(view: View, measure: str, most: float, side: Mapping[str, Any]) -> F
     row = find_row(view, side["row"])
     if row is None:
         return None
-    pairs = [[r.metrics.get(key) for key in (side["few"], measure)] for r in row.records]
+    keys = side["few"], side.get("many", measure)
+    pairs = [[r.metrics.get(key) for key in keys] for r in row.records]
     values = [(few.value, many.value) for few, many in pairs if few and many and few.value is not None and many.value]
     if not values:
         return None
@@ -82,7 +85,7 @@ def _enough(view: View, measure: str, most: float, side: Mapping[str, Any]) -> F
     gap = students_difference(100 * (few - many) / many, level=LEVEL)
     agreed = True if gap.high <= most else False if gap.low > most else None
     decided = len(values) >= MIN_SEEDS
-    sides = [(row, side["few"]), (row, measure)]
+    sides = [(row, key) for key in keys]
     noise = within_floors(sides, float((few - many).mean()), most / 100 * many.mean()) if decided else None
     return Finding(
         label=side["label"],

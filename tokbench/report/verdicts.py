@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ def build_claims(views: Sequence[View], results: Path) -> list[Path]:
     verdicts = find_verdicts(views)
     lines = [TITLE, *summary(verdicts), "", RULE, "", "## Comparisons", ""]
     for found in verdicts:
-        lines += [f"### {found.claim.name} on {found.group}: {found.word}", ""]
+        lines += [f"### {found.claim.title} on {found.group}: {found.word}", ""]
         lines += [
             f"{found.claim.hypothesis} ({found.claim.source}); `{found.claim.command}`",
             "",
@@ -65,7 +65,7 @@ def summary(verdicts: Sequence[Verdict]) -> list[str]:
     by_number: dict[int, list[Verdict]] = defaultdict(list)
     for found in verdicts:
         by_number[number_of(found.claim.name)].append(found)
-    planned = {number_of(claim.name): claim for claim in reversed(load_claims())}
+    planned = {number: _main_claim(number) for number in {number_of(claim.name) for claim in load_claims()}}
     lines = []
     for name, entry in CATALOGUE.items():
         number = number_of(name)
@@ -73,11 +73,18 @@ def summary(verdicts: Sequence[Verdict]) -> list[str]:
             agreed = sum(finding is not None and finding.agrees is True for finding in found.findings)
             word = f"**{found.word}** ({agreed} of {len(found.findings)} comparisons agree)"
             lines.append(
-                [found.claim.name, found.claim.hypothesis, found.claim.source, found.group, word, span(found.findings)]
+                [found.claim.title, found.claim.hypothesis, found.claim.source, found.group, word, span(found.findings)]
             )
         if not by_number[number]:
             lines.append([name, entry.text, entry.source, "", _missing(entry.needs, planned.get(number)), ""])
     return markdown_table(["claim", "says", "source", "records", "verdict", EFFECT], lines, words=True)
+
+
+def _main_claim(number: int) -> Claim:
+    """The first claim of a number in the experiment that has most of them."""
+    claims = [claim for claim in load_claims() if number_of(claim.name) == number]
+    homes = Counter(claim.experiment for claim in claims)
+    return next(claim for claim in claims if homes[claim.experiment] == max(homes.values()))
 
 
 def _missing(needs: str, planned: Claim | None) -> str:
