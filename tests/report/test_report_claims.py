@@ -15,10 +15,11 @@ from tokbench.metrics.statistics import Difference
 from tokbench.records import RunRecord, read_records
 from tokbench.report.build import build_report
 from tokbench.report.catalogue import CATALOGUE
-from tokbench.report.claims import RULE, load_claims, render_claims, span, verdict
+from tokbench.report.claims import RULE, findings_of, load_claims, render_claims, span, verdict
+from tokbench.report.experiments import remember
 from tokbench.report.groups import group_records
 from tokbench.report.levels import at_most
-from tokbench.report.rules import DEFAULTS, Finding, agrees, difference, expand, find_rows, signs
+from tokbench.report.rules import DEFAULTS, Finding, agrees, difference, expand, find_row, find_rows, signs
 from tokbench.report.view import View, read_views
 
 YES, NO, OPEN = (Finding("", "", "", "", "", 3, vote) for vote in (True, False, None))
@@ -242,3 +243,25 @@ def test_a_measure_at_most_so_high_holds_in_every_seed_or_not_at_all(tmp_path: P
     found = at_most(view, "bits/usage", 0.05, sides=["vq", "fsq", "lfq", "gone"], level=0.5)
     assert [finding and finding.agrees for finding in found] == [True, False, None, None]
     assert found[3] is None
+
+
+def test_a_run_by_hand_leaves_the_verdict_to_the_rows_of_the_experiment(tmp_path: Path) -> None:
+    """Another learning rate makes another row of the same name: which one is meant the sweep's list says."""
+    made = [swept("vq", codes, seed) for codes in (240, 1000) for seed in range(3)]
+    for run in made:
+        file(run, tmp_path, kept=shifted(run, 20.0 if run.config["quantizer"]["codebook_size"] == 240 else 22.0))
+    other = swept("vq", 240, 7).model_copy(update={"hash": "0badcafe"})
+    other = other.model_copy(update={"config": {**other.config, "budget": {"tokenizer": {"lr": 1.0}}}})
+    file(other, tmp_path, kept=shifted(other, 5.0))
+    (view,) = read_views(tmp_path)
+    side = {"name": "vq", "quantizer.codebook_size": 240}
+    assert find_row(view, side) is None
+    view.asked.update(run.file_name for run in made)
+    row = find_row(view, side)
+    assert row is not None
+    assert {record.seed for record in row.records} == {0, 1, 2}
+    remember(tmp_path, "codebook_size", [run.file_name for run in made])
+    claim = next(claim for claim in load_claims() if claim.name == "C9")
+    view.asked.clear()
+    findings_of(claim, view)
+    assert view.asked == {run.file_name for run in made}

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from tokbench.report.bits_rule import equal_bits
+from tokbench.report.experiments import files_of
 from tokbench.report.floors import FLOORS
 from tokbench.report.formatting import EMPTY, markdown_table
 from tokbench.report.levels import at_least, at_most, collapse, enough, levels
@@ -105,6 +106,8 @@ def number_of(name: str) -> int:
 
 def findings_of(claim: Claim, view: View) -> list[Finding | None]:
     """What became of each comparison of the claim; None of one whose rows are missing."""
+    view.asked.clear()
+    view.asked.update(files_of(view.folder.parent, claim.experiment))
     arguments = {key: value for key, value in claim.verdict.items() if key != "rule"}
     return RULES[claim.verdict["rule"]](view, claim.measure, claim.minimum_effect, **arguments)
 

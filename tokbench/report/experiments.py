@@ -28,6 +28,11 @@ def remember(results: Path, experiment: str, files: Iterable[str]) -> Path:
     return path
 
 
+def files_of(results: Path, experiment: str) -> list[str]:
+    """The files of an experiment's records; [] without a list."""
+    return _files(Path(results) / FOLDER / f"{experiment}.json")
+
+
 def read_experiments(results: Path) -> dict[str, frozenset[str]]:
     """Experiment to the files of its records; what is no list of names counts as empty."""
     return {path.stem: frozenset(_files(path)) for path in sorted((Path(results) / FOLDER).glob("*.json"))}
