@@ -29,7 +29,8 @@ def test_each_row_has_its_quality_its_bits_and_its_cost(tmp_path: Path) -> None:
     assert found["generation, common"].startswith("gFD ")
     assert "(floor " in found["generation, common"]
     assert found["generation, native"].endswith(", chameleon)")
-    assert found["seeds / test images"].startswith("3 / ")
+    assert found["seeds: reconstruction / generation"] == "3 / 3"
+    assert found["images: reconstructed / generated / captioned"].split(" / ")[0] != "0"
     assert "nominal (bits/pixel)" not in found or cells(tmp_path, "continuous_4")["nominal (bits/pixel)"]
 
 

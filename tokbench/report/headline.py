@@ -27,7 +27,7 @@ def _both(view: View, row: Row, column: Column) -> str:
     return text if beside == EMPTY else f"{text} (floor {beside})"
 
 
-GFD, KID = "common/generation/fd_classifier", "common/guided/kid_random64"
+GFD, KID = "common/generation/fd_classifier", "common/generation/kid_random64"
 COLUMNS = (
     Column("PSNR", "reconstruction/psnr_db", value, rank="equal bits", array="psnr_db"),
     Column("nominal", "bits/nominal_bits_per_image", value),

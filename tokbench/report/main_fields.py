@@ -167,8 +167,22 @@ def _families(view: View) -> list[Family]:
 
 
 def _seeds(view: View, row: Row, views: Sequence[View]) -> str:
-    tested = row.records[0].data.sizes.get("test", 0)
-    return f"{len({record.seed for record in row.records})} / {tested:,}"
+    whole = sum(record.stage == "all" for record in row.records)
+    return f"{len({record.seed for record in row.records})} / {whole}"
+
+
+def _images(view: View, row: Row, views: Sequence[View]) -> str:
+    """Those that were reconstructed, generated and captioned."""
+    keys = ("generation/kid_random64", "understanding/caption_accuracy", "understanding/caption_exactness")
+    found = [_counted(row, f"common/{key}") for key in keys]
+    counts = [row.records[0].data.sizes.get("test", 0), found[0], found[1] or found[2]]
+    return " / ".join(EMPTY if count is None else f"{count:,}" for count in counts)
+
+
+def _counted(row: Row, key: str) -> int | None:
+    """The images of one seed behind a measure; None where it has no value."""
+    measures = (record.metrics.get(key) for record in row.records)
+    return next((m.n for m in measures if m is not None and m.value is not None), None)
 
 
 FIELDS = (
@@ -194,5 +208,6 @@ FIELDS = (
     _own("throughput, common", "common/cost/throughput_images_per_second", "images/s"),
     _own("encode", "cost/encode_seconds", "s/image"),
     _own("decode", "cost/decode_seconds", "s/image"),
-    Field("seeds / test images", _seeds),
+    Field("seeds: reconstruction / generation", _seeds),
+    Field("images: reconstructed / generated / captioned", _images),
 )

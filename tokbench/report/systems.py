@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tokbench.metrics.standard_systems import WAYS
 from tokbench.report.frontiers import Point, frontier, marks
 from tokbench.report.pictures import COLUMNS, DPI, Strip, draw, pictured, save
-from tokbench.report.rows import Row, flatten, mean_of
+from tokbench.report.rows import Row, flatten, mean_of, summarize
 from tokbench.report.view import View
 
 QUALITY = "guided/fd_classifier"
@@ -28,7 +28,7 @@ def draw_heatmaps(view: View, folder: Path) -> list[Path]:
     """`<stem>-equal-flops-<FLOPs>.png` for each number of training FLOPs that several tokenizers and schemes were given."""
     paths: list[Path] = []
     for flops, cells in heatmaps(view).items():
-        title = f"{view.group.stem}: gFD classifier at the best guidance, {flops:.2g} training FLOPs each"
+        title = f"{view.group.stem}: gFD classifier at the best guidance, {flops:.2g} training FLOPs each, {_behind(view, flops)}"
         paths.append(_heatmap(folder / f"{view.group.stem}-equal-flops-{flops:.2g}.png", cells, title=title))
     return paths
 
@@ -58,6 +58,17 @@ def heatmaps(view: View) -> dict[float, Cells]:
     return {
         flops: cells for flops, cells in found.items() if all(len(set(names)) > 1 for names in zip(*cells, strict=True))
     }
+
+
+def _behind(view: View, flops: float) -> str:
+    """`1 to 3 seeds, floor 0.112`: what stands behind the cells of so many training FLOPs."""
+    rows = [row for row in view.rows if flatten(row.records[0].config).get(FLOPS) == flops]
+    keys = [f"{block}/{QUALITY}" for block in BLOCKS]
+    found = [one for row in rows for key in keys if (one := summarize(row.records, key)) is not None and one.seeds]
+    counts = sorted({one.seeds for one in found})
+    floors = [one.floor for one in found if one.floor is not None]
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    return f"{seeds} seed{'s' * (counts[-1] > 1)}" + (f", floor {max(floors):.3g}" if floors else "")
 
 
 def step_curves(view: View) -> dict[str, list[tuple[float, float]]]:
@@ -117,12 +128,14 @@ def _heatmap(path: Path, cells: Cells, *, title: str) -> Path:
     axes.imshow(np.log(values), cmap="viridis_r", aspect="auto")
     middle = np.nanmean(np.log(values))
     for (i, j), value in np.ndenumerate(values):
-        text = "not run" if np.isnan(value) else f"{value:.3g}"
+        text = "–" if np.isnan(value) else f"{value:.3g}"
         colour = "black" if np.isnan(value) or np.log(value) < middle else "white"
         axes.text(j, i, text, ha="center", va="center", fontsize=6 if np.isnan(value) else 8, color=colour)
     axes.set_xticks(range(len(presets)), presets, fontsize=7, rotation=20)
     axes.set_yticks(range(len(tokenizers)), tokenizers, fontsize=7)
-    axes.set_title(f"{title} (lower is better)", fontsize=8)
+    axes.set_title(
+        f"{title}\n(lower is better; –: not run, or a scheme over codes and a tokenizer without)", fontsize=8
+    )
     return save(figure, path)
 
 
