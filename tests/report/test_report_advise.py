@@ -9,22 +9,47 @@ import pytest
 from report_factory import file, measure, record, swept, swept_arrays
 
 from tokbench import advise, build
+from tokbench.advise import GOALS, decide
 from tokbench.records import read_records
-from tokbench.report.advice import GOALS, Limit
-from tokbench.report.advice import advise as decide
+from tokbench.report.advice import Limit
 from tokbench.report.groups import group_records
 from tokbench.report.view import View
 
+BITS, LATENCY = "bits/marginal_bits_per_image", "common/cost/latency_seconds"
+GFD, KID = "common/generation/fd_classifier", "common/generation/kid_random64"
+ACCURACY, EXACTNESS = "common/understanding/caption_accuracy", "common/understanding/caption_exactness"
 
-def add(folder: Path, name: str, psnr_db: float, bits: float, *, seeds: int = 3, noise: float = 0.01) -> None:
+
+def add(
+    folder: Path,
+    name: str,
+    psnr_db: float,
+    bits: float | None,
+    *,
+    seeds: int = 3,
+    noise: float = 0.01,
+    apart: float = 0,
+) -> None:
+    """Runs whose images have `noise` dB; the bits of the seeds are `apart`, and None of a continuous row."""
     for seed in range(seeds):
         made = swept(name, 1000, seed)
-        values = {"reconstruction/psnr_db": psnr_db, "bits/marginal_bits_per_image": bits}
-        kept = made.metrics | {key: measure(key, value) for key, value in values.items()}
+        values = {"reconstruction/psnr_db": psnr_db, BITS: None if bits is None else bits + apart * (seed - 1)}
+        kept = made.metrics | {key: measure(key, value, "continuous") for key, value in values.items()}
         arrays = swept_arrays(made)
         spread = np.random.default_rng([seed, ord(name[0])]).normal(0, noise, len(arrays["psnr_db"]))
         arrays |= {"psnr_db": (psnr_db + spread).astype(np.float32)}
         file(made.model_copy(update={"metrics": kept}), folder, kept=arrays)
+
+
+def add_generated(folder: Path, name: str, kid: float, latency: float, *, seeds: int = 3, place: str = "here") -> None:
+    """Runs on scenes, which have no classes."""
+    for seed in range(seeds):
+        made = record(name, seed, ranked=True)
+        values = {GFD: None, ACCURACY: None, KID: kid + 1e-5 * seed, EXACTNESS: 0.5, LATENCY: latency + 1e-6 * seed}
+        kept = made.metrics | {key: measure(key, value, "no classes") for key, value in values.items()}
+        kept[KID] = measure(KID, values[KID], floor=0.001)
+        data, where = made.data.model_copy(update={"name": "scenes"}), made.environment | {"checkout": place}
+        file(made.model_copy(update={"metrics": kept, "data": data, "environment": where}), folder, with_arrays=False)
 
 
 def view(folder: Path) -> View:
@@ -59,8 +84,10 @@ def test_few_seeds_and_overlapping_rows_leave_the_choice_open(tmp_path: Path) ->
     add(tmp_path, "new", 22.0, 300, seeds=1)
     advice = decide(view(tmp_path), GOALS["reconstruction"], [])
     near, new = sorted(advice.open)
-    assert near.startswith("good against near: ")
-    assert new == "good against new: 1 seed, fewer than 3"
+    assert near.startswith("good against near: psnr db not separable")
+    assert new == "good against new: psnr db of 1 seed, fewer than 3"
+    alone = decide(view(tmp_path), GOALS["reconstruction"], [Limit(BITS, "down", 400)])
+    assert "new against the mean colour (14.20 dB): psnr db of 1 seed, fewer than 3" in alone.open
 
 
 def test_each_member_of_the_choice_is_held_against_its_neighbour(tmp_path: Path) -> None:
@@ -70,7 +97,7 @@ def test_each_member_of_the_choice_is_held_against_its_neighbour(tmp_path: Path)
     advice = decide(view(tmp_path), GOALS["reconstruction"], [])
     assert [option.row.label for option in advice.choices] == ["good", "mean", "thin"]
     (line,) = advice.open
-    assert line.startswith("mean against thin: not separable")
+    assert line.startswith("mean against thin: psnr db not separable")
 
 
 def test_what_is_out_by_less_than_its_interval_is_open_unless_another_choice_settles_it(tmp_path: Path) -> None:
@@ -81,7 +108,109 @@ def test_what_is_out_by_less_than_its_interval_is_open_unless_another_choice_set
     advice = decide(view(tmp_path), GOALS["reconstruction"], [])
     assert advice.excluded == {"near": "mean is no worse in both", "dear": "good is no worse in both"}
     (line,) = advice.open
-    assert line.startswith("mean against near: not separable")
+    assert line.startswith("mean against near: psnr db not separable")
+
+
+def test_bits_that_overlap_over_seeds_leave_the_choice_open(tmp_path: Path) -> None:
+    add(tmp_path, "good", 25.0, 600, apart=40)
+    add(tmp_path, "cheap", 22.0, 590)
+    add(tmp_path, "poor", 21.0, 610, apart=-40)
+    advice = decide(view(tmp_path), GOALS["reconstruction"], [])
+    assert [option.row.label for option in advice.choices] == ["good", "cheap"]
+    assert advice.excluded == {"poor": "good is no worse in both"}
+    chosen, out = advice.open
+    assert chosen.startswith("good against cheap: marginal bits per image not separable (interval -109 to +89.4 bits")
+    assert out.startswith("good against poor: marginal bits per image not separable")
+
+
+def test_seeds_in_common_that_say_the_reverse_leave_the_choice_open(tmp_path: Path) -> None:
+    add(tmp_path, "good", 25.0, 300)
+    add(tmp_path, "cheap", 22.0, 280)
+    made = swept("cheap", 1000, 3)  # its fourth seed makes it the dearer one
+    kept = made.metrics | {
+        "reconstruction/psnr_db": measure("reconstruction/psnr_db", 22.0),
+        BITS: measure(BITS, 480.0),
+    }
+    file(made.model_copy(update={"metrics": kept}), tmp_path, kept=swept_arrays(made) | {"psnr_db": np.full(24, 22.0)})
+    advice = decide(view(tmp_path), GOALS["reconstruction"], [])
+    assert advice.excluded == {"cheap": "good is no worse in both"}
+    (line,) = advice.open
+    assert line.startswith(
+        "good against cheap: marginal bits per image the reverse on the seeds in common (interval +20"
+    )
+
+
+def test_continuous_rows_are_choices_and_compete_in_numbers(tmp_path: Path) -> None:
+    add(tmp_path, "good", 25.0, 600)
+    add(tmp_path, "smooth", 24.0, None)
+    add(tmp_path, "blurred", 23.0, None)
+    advice = decide(view(tmp_path), GOALS["reconstruction"], [])
+    assert [(o.row.label, o.cost) for o in advice.choices] == [("good", 600), ("smooth", 256)]
+    assert advice.excluded == {"blurred": "smooth is no worse in both"}
+    assert advice.open == ()
+    limited = decide(view(tmp_path), GOALS["reconstruction"], [Limit(BITS, "down", 700)])
+    assert limited.excluded["smooth"] == "marginal bits per image is NA (continuous)"
+
+
+def test_what_is_below_the_mean_colour_is_no_choice(tmp_path: Path) -> None:
+    add(tmp_path, "good", 25.0, 600)
+    add(tmp_path, "flat", 12.69, 0)
+    add(tmp_path, "mean", 14.3, 20)  # 14.2 dB of the mean colour itself
+    advice = decide(view(tmp_path), GOALS["reconstruction"], [])
+    assert [option.row.label for option in advice.choices] == ["good", "mean"]
+    assert advice.excluded == {"flat": "psnr db (dB) 12.69, less than 14.20 of the mean colour"}
+    assert advice.open == ()
+    add(tmp_path / "few", "flat", 12.69, 0, seeds=1)
+    (line,) = decide(view(tmp_path / "few"), GOALS["reconstruction"], []).open
+    assert line == "flat against the mean colour (14.20 dB): psnr db of 1 seed, fewer than 3"
+
+
+def test_a_row_within_its_noise_of_a_limit_leaves_the_choice_open_unless_a_choice_beats_it(tmp_path: Path) -> None:
+    add(tmp_path, "good", 25.0, 495, apart=20)
+    add(tmp_path, "dear", 27.0, 505, apart=20)
+    add(tmp_path, "poor", 21.0, 505, apart=20)
+    advice = decide(view(tmp_path), GOALS["reconstruction"], [Limit(BITS, "down", 500)])
+    assert [option.row.label for option in advice.choices] == ["good"]
+    inside, outside = advice.open
+    assert inside.startswith(
+        "good against the limit (500 bits): marginal bits per image not separable (interval -54.7 to"
+    )
+    assert outside.startswith("dear against the limit (500 bits): marginal bits per image not separable")
+    exact = decide(view(tmp_path), GOALS["reconstruction"], [Limit("bits/tokens", "down", 64)])
+    assert not any("limit" in line for line in exact.open)
+
+
+def test_a_group_is_judged_by_the_first_measure_that_its_rows_have(tmp_path: Path) -> None:
+    add_generated(tmp_path, "vq", 0.02, 0.02)
+    add_generated(tmp_path, "fsq", 0.03, 0.03)
+    for goal, key in (("generation", KID), ("understanding", EXACTNESS)):
+        assert decide(view(tmp_path), GOALS[goal], []).judged_by == key
+    advice = decide(view(tmp_path), GOALS["generation"], [])
+    assert [option.row.label for option in advice.choices] == ["vq"]
+    assert advice.excluded == {"fsq": "vq is no worse in both"}
+    assert advice.open == ()
+
+
+def test_times_of_single_runs_and_of_several_checkouts_leave_the_choice_open(tmp_path: Path) -> None:
+    add_generated(tmp_path, "vq", 0.02, 0.02)
+    add_generated(tmp_path, "fsq", 0.03, 0.03, place="there")
+    (line,) = decide(view(tmp_path), GOALS["generation"], []).open
+    assert line == "vq against fsq: latency seconds of 2 checkouts, whose times do not compare"
+    single = tmp_path / "single"
+    add_generated(single, "vq", 0.02, 0.02)
+    add_generated(single, "fsq", 0.03, 0.01, seeds=1)
+    lines = decide(view(single), GOALS["generation"], [Limit(LATENCY, "down", 0.015)]).open
+    assert lines == ("fsq against the limit (15 ms): latency seconds of 1 seed, fewer than 3",)
+
+
+def test_a_row_trained_on_the_features_of_the_judge_is_no_choice(tmp_path: Path) -> None:
+    add_generated(tmp_path, "vq", 0.02, 0.02)
+    made = read_records(tmp_path / "runs")[0]
+    taught = made.environment | {"trained_on_features": ["random64"]}
+    other = {"name": "fsq", "hash": "0123abcd", "environment": taught}
+    file(made.model_copy(update=other), tmp_path, with_arrays=False)
+    advice = decide(view(tmp_path), GOALS["generation"], [])
+    assert advice.excluded == {"fsq": "trained on random64, whose features kid random64 is a distance of"}
 
 
 def test_a_demonstration_decides_nothing(tmp_path: Path) -> None:
@@ -100,7 +229,58 @@ def test_the_command_prints_choices_and_reasons(tmp_path: Path, capsys: pytest.C
     assert "More seeds could not change the choice." in printed
     none = ["--prefer", "reconstruction", "--min-psnr-db", "30", "--results", str(tmp_path)]
     assert advise.main(none) == advise.NONE
-    assert "no row keeps the limits" in capsys.readouterr().out
+    assert "no row is left to choose" in capsys.readouterr().out
+
+
+def test_the_command_says_what_judges_and_what_is_paid_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add(tmp_path, "good", 25.0, 600)
+    add(tmp_path, "smooth", 27.0, None)
+    assert advise.main(["--prefer", "reconstruction", "--results", str(tmp_path)]) == advise.OK
+    printed = capsys.readouterr().out
+    assert "Judged by reconstruction/psnr_db (higher is better): mean of per-image PSNR" in printed
+    assert [cell.strip() for cell in printed.split("| smooth ")[1].split("|")[1:4]] == [
+        "27.00",
+        "NA (continuous)",
+        "256",
+    ]
+    assert "the two costs do not compare" in printed
+    scenes = tmp_path / "scenes"
+    add_generated(scenes, "vq", 0.02, 0.02)
+    for goal, key, first in (("generation", KID, GFD), ("understanding", EXACTNESS, ACCURACY)):
+        assert advise.main(["--prefer", goal, "--results", str(scenes)]) == advise.OK
+        printed = capsys.readouterr().out
+        assert f"Judged by {key} (" in printed
+        assert f"No row has {first}: NA (no classes)." in printed
+        assert "do not compare" not in printed
+
+
+@pytest.mark.parametrize("bound", ["nan", "inf", "-inf", "-1"])
+def test_a_limit_must_be_a_finite_number_of_at_least_0(bound: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert advise.main(["--prefer", "reconstruction", f"--max-tokens={bound}"]) == advise.BAD_INPUT
+    line = f"error: --max-tokens must be finite and at least 0, got {bound.replace('-1', '-1.0')}\n"
+    assert capsys.readouterr().err == line
+
+
+def test_a_group_without_the_measures_of_the_goal_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file(record("fsq", ranked=True), tmp_path)
+    file(swept("vq", 1000, data=record().data), tmp_path)
+    wanted = ["--prefer", "generation", "--group", "photos32-cpu", "--results", str(tmp_path)]
+    assert advise.main(wanted) == advise.BAD_INPUT
+    assert (
+        f"--prefer generation needs runs that measure {GFD} or {KID}: none in photos32-cpu" in capsys.readouterr().err
+    )
+
+
+def test_without_a_cost_no_row_is_advised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = record("fsq", ranked=True)
+    kept = made.metrics | {LATENCY: measure(LATENCY, None, "2 runs at once")}
+    file(made.model_copy(update={"metrics": kept}), tmp_path)
+    assert advise.main(["--prefer", "generation", "--results", str(tmp_path)]) == advise.NONE
+    printed = capsys.readouterr().out
+    assert "latency seconds is NA (2 runs at once)" in printed
+    assert "no row is left to choose" in printed
 
 
 def test_what_was_not_measured_or_recorded_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,11 +298,10 @@ def test_what_was_not_measured_or_recorded_is_named(tmp_path: Path, capsys: pyte
 def test_a_newer_group_without_values_of_the_goal_gives_no_advice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    key = "common/generation/fd_classifier"
     file(record("fsq", ranked=True), tmp_path)
     newer = record("fsq", 1, created="2025-06-01T00:00:00+00:00", hash="0123abcd", ranked=True)
     data = newer.data.model_copy(update={"name": "scenes"})
-    absent = newer.metrics | {key: measure(key, None, "no classes")}
+    absent = newer.metrics | {key: measure(key, None, "no classes") for key in (GFD, KID)}
     file(newer.model_copy(update={"data": data, "metrics": absent}), tmp_path)
     advise.main(["--prefer", "generation", "--results", str(tmp_path)])
     assert "on cifar10-cpu" in capsys.readouterr().out

@@ -1,36 +1,31 @@
-"""Which rows a user with limits should look at: those that no other row beats, and what speaks against each of the others."""
+"""Which rows a user with limits should look at: those that no other row beats, and what speaks against each of the others.
+
+A row is paid for in used bits or, where it has none (continuous), in the numbers of its code, tokens x dim. No record says how
+many bits such a number is worth: rows of the two kinds neither beat nor are beaten by each other, and both are choices.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
+from math import prod
 from typing import Literal
 
+import numpy as np
+
+from tokbench.metrics.statistics import Difference, students_difference
+from tokbench.report.definitions import direction
 from tokbench.report.floors import FLOORS, noise_floor
-from tokbench.report.formatting import heading, number
-from tokbench.report.ranking import MIN_SEEDS
-from tokbench.report.rows import Row, summarize
-from tokbench.report.rules import difference
-from tokbench.report.view import View
+from tokbench.report.formatting import heading, number, style
+from tokbench.report.ranking import MIN_SEEDS, trained_on
+from tokbench.report.rows import Row, mean_of, summarize, timed_in
+from tokbench.report.rules import Expected, agrees, difference, ends
+from tokbench.report.view import LEVEL, View
 
 Way = Literal["up", "down"]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is wanted and what it is paid with: a record's key and which way is better, of each."""
-
-    quality: tuple[str, Way]
-    cost: tuple[str, Way]
-
-
-GOALS: Mapping[str, Goal] = {
-    "reconstruction": Goal(("reconstruction/psnr_db", "up"), ("bits/marginal_bits_per_image", "down")),
-    "generation": Goal(("common/generation/fd_classifier", "down"), ("common/cost/latency_seconds", "down")),
-    "understanding": Goal(("common/understanding/caption_accuracy", "up"), ("bits/tokens", "down")),
-}
+Cost = tuple[str, ...]  # measures whose product is paid; less is better
+FIXED = ("bits/tokens", "bits/dim")  # by the configuration: the same in every seed
 
 
 @dataclass(frozen=True)
@@ -40,101 +35,174 @@ class Limit:
     key: str
     way: Way  # "down": at most `bound`
     bound: float
+    of: str = ""  # the baseline whose value it is; "" of a user's
 
     def broken_by(self, row: Row) -> str | None:
         """Why the row is out; None where it keeps the limit."""
         summary = summarize(row.records, self.key)
-        name = self.key.rpartition("/")[2].replace("_", " ")
         if summary is None or summary.mean is None:
-            return f"{name} is NA ({summary.reason if summary else 'not measured'})"
+            return f"{named(self.key)} is {absence(row, self.key)}"
         if (summary.mean <= self.bound) if self.way == "down" else (summary.mean >= self.bound):
             return None
         found, bound = (number(value, summary.unit) for value in (summary.mean, self.bound))
-        return f"{heading(name, summary.unit)} {found}, {'more' if self.way == 'down' else 'less'} than {bound}"
+        than = "more" if self.way == "down" else "less"
+        return f"{heading(named(self.key), summary.unit)} {found}, {than} than {bound}{self.of and f' of {self.of}'}"
+
+    def unsettled(self, row: Row) -> str | None:
+        """Why the row may be on the other side of the limit; None where it stays, or has no value."""
+        measured = [m for r in row.records if (m := r.metrics.get(self.key)) and m.value is not None]
+        if not measured:
+            return None
+        unit, gaps = measured[0].unit, np.array([m.value for m in measured]) - self.bound
+        found = students_difference(gaps, level=LEVEL), len(gaps), unit
+        why = _doubt([row], self.key, "below" if gaps.mean() <= 0 else "above", found)
+        bound = f"{number(self.bound, unit)} {style(unit).heading}".rstrip()
+        return f"{row.label} against {self.of or 'the limit'} ({bound}): {why}" if why else None
 
 
 @dataclass(frozen=True)
 class Option:
-    """A row that keeps the limits, with the two numbers of the goal; better is larger in both (`signed`)."""
+    """A row with a quality and a cost; better is larger in both of `signed`."""
 
     row: Row
     quality: float
     cost: float
+    paid: Cost
     signed: tuple[float, float]
     seeds: int  # that have the quality
 
     def beats(self, other: Option) -> bool:
-        return self.signed != other.signed and all(a >= b for a, b in zip(self.signed, other.signed, strict=True))
+        """Whether it is no worse in both, and better in one; never at costs of two kinds."""
+        no_worse = all(a >= b for a, b in zip(self.signed, other.signed, strict=True))
+        return self.paid == other.paid and self.signed != other.signed and no_worse
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The rows to choose from, best quality first; why each other row is out; what could change with more seeds."""
+    """The rows to choose from, best quality first; why each other row is out; what more seeds or timings could change."""
 
+    judged_by: str  # key of the quality
     choices: tuple[Option, ...]
     excluded: Mapping[str, str]
     open: tuple[str, ...]
 
 
-def advise(view: View, goal: Goal, limits: Sequence[Limit]) -> Advice:
-    """The Pareto set of quality and cost among the rows that keep the limits."""
+def advise(view: View, key: str, *, costs: Sequence[Cost], limits: Sequence[Limit]) -> Advice:
+    """The Pareto set of the quality `key` and the first of the costs that a row has, among the rows that keep the limits."""
     excluded: dict[str, str] = {}
-    options: list[Option] = []
+    found: list[tuple[Option, list[Limit]]] = []  # with the limits that it breaks
     for row in view.rows:
-        broken = [why for limit in limits if (why := limit.broken_by(row)) is not None]
-        option = _option(row, goal)
-        if broken or option is None:
-            excluded[row.label] = "; ".join(broken) or "quality or cost of the goal is NA"
-        else:
-            options.append(option)
-    choices = [o for o in options if not any(other.beats(o) for other in options)]
+        broken = {limit: why for limit in limits if (why := limit.broken_by(row)) is not None}
+        option = _option(row, key, costs)
+        whys = [*broken.values(), *([] if option else [_unfit(row, key, costs)])]
+        if whys:
+            excluded[row.label] = "; ".join(dict.fromkeys(whys))
+        if option:
+            found.append((option, list(broken)))
+    options = [option for option, broken in found if not broken]
+    choices = [option for option in options if not any(other.beats(option) for other in options)]
     choices.sort(key=lambda option: -option.signed[0])
-    for option in options:
-        if option not in choices:
-            best = max((o for o in choices if o.beats(option)), key=lambda o: o.signed[0])
-            excluded[option.row.label] = f"{best.row.label} is no worse in both"
-    return Advice(tuple(choices), excluded, tuple(_open(view, goal, options, choices)))
-
-
-def _option(row: Row, goal: Goal) -> Option | None:
-    quality, cost = (summarize(row.records, key) for key, _ in (goal.quality, goal.cost))
-    if quality is None or quality.mean is None or cost is None or cost.mean is None:
-        return None
-    signs = [1.0 if way == "up" else -1.0 for _, way in (goal.quality, goal.cost)]
-    return Option(row, quality.mean, cost.mean, (signs[0] * quality.mean, signs[1] * cost.mean), quality.seeds)
-
-
-def _open(view: View, goal: Goal, options: Sequence[Option], choices: Sequence[Option]) -> list[str]:
-    """What the records leave open, in words; nothing where more seeds could not change the choice.
-
-    Each choice must be of better quality than the next, which costs less, and each row that is out than one that beats it.
-    """
+    beaten = [(option, [c for c in choices if c.beats(option)]) for option in options if option not in choices]
+    excluded |= {option.row.label: f"{over[0].row.label} is no worse in both" for option, over in beaten}
+    unsettled = [*_near_limits(limits, choices, found), *_near_each_other(view, key, choices, beaten)]
     if not view.group.ranked:
-        return ["the data are a demonstration and rank nothing"]
-    better = [([choice], other) for choice, other in pairwise(choices)]
-    for option in options:
-        if option not in choices:
-            better.append(([choice for choice in choices if choice.beats(option)], option))
-    found = []
-    for over, option in better:
-        why = [_undecided(view, goal, choice, option) for choice in over]
-        if all(why):
-            found.append(f"{over[0].row.label} against {option.row.label}: {why[0]}")
-    return found
+        unsettled = ["the data are a demonstration and rank nothing"]
+    return Advice(key, tuple(choices), excluded, tuple(unsettled))
 
 
-def _undecided(view: View, goal: Goal, best: Option, other: Option) -> str | None:
-    """Why the quality of `best`, which is no worse, may not stay so; None where it is settled."""
-    key, _ = goal.quality
-    seeds = min(option.seeds for option in (best, other))
-    if seeds < MIN_SEEDS:
-        return f"{seeds} seed{'s' * (seeds > 1)}, fewer than {MIN_SEEDS}"
-    gap = difference(view, best.row, other.row, key)
-    if gap is None or math.isnan(gap[0].low):
-        return "no two seeds in common"
-    if not gap[0].separable:
-        return f"not separable (interval {gap[0].low:+.3g} to {gap[0].high:+.3g} {gap[2]})".replace(" )", ")")
-    floors = [floor for option in (best, other) if (floor := noise_floor(option.row, key)) is not None]
-    if floors and abs(best.quality - other.quality) <= FLOORS * max(floors):
-        return f"apart by less than {FLOORS} noise floors"
+def _option(row: Row, key: str, costs: Sequence[Cost]) -> Option | None:
+    """The row with its quality and cost; None where it lacks one, or learned from the features that judge it."""
+    quality = summarize(row.records, key)
+    paid = next((cost for cost in costs if all(mean_of(row, each) is not None for each in cost)), None)
+    if quality is None or quality.mean is None or paid is None or trained_on(row, key):
+        return None
+    cost = prod(mean for each in paid if (mean := mean_of(row, each)) is not None)
+    better = quality.mean if direction(key) == "up" else -quality.mean
+    return Option(row, quality.mean, cost, paid, (better, -cost), quality.seeds)
+
+
+def _unfit(row: Row, key: str, costs: Sequence[Cost]) -> str:
+    """Why a row makes no option."""
+    if network := trained_on(row, key):
+        return f"trained on {network}, whose features {named(key)} is a distance of"
+    lacking = key if mean_of(row, key) is None else costs[0][0]
+    return f"{named(lacking)} is {absence(row, lacking)}"
+
+
+def _near_limits(
+    limits: Sequence[Limit], choices: Sequence[Option], found: Sequence[tuple[Option, list[Limit]]]
+) -> Iterator[str]:
+    """The choices that may break a limit, and the rows that may keep those they break, and be choices."""
+    for choice in choices:
+        alone = sum(other.paid == choice.paid for other in choices) == 1
+        told = choice.seeds < MIN_SEEDS and not alone  # against its neighbours
+        yield from filter(None, (limit.unsettled(choice.row) for limit in limits if not (limit.of and told)))
+    for option, broken in found:
+        whys = [why for limit in broken if (why := limit.unsettled(option.row)) is not None]
+        if broken and len(whys) == len(broken) and not any(choice.beats(option) for choice in choices):
+            yield whys[0]
+
+
+def _near_each_other(
+    view: View, key: str, choices: Sequence[Option], beaten: Sequence[tuple[Option, list[Option]]]
+) -> Iterator[str]:
+    """The pairs whose order by quality or cost is not settled, though the choice hangs on it.
+
+    Each choice must be of better quality than the next of its kind of cost, which costs less; each row that is out no better
+    than one choice in both.
+    """
+    for paid in dict.fromkeys(choice.paid for choice in choices):
+        for best, next_best in pairwise(choice for choice in choices if choice.paid == paid):
+            why = _unsettled(view, [key], best, next_best) or _unsettled(view, paid, next_best, best)
+            if why is not None:
+                yield f"{best.row.label} against {next_best.row.label}: {why}"
+    for option, over in beaten:
+        whys = (_unsettled(view, [key, *option.paid], choice, option) for choice in over)
+        unsettled = [why for why in takewhile(lambda why: why is not None, whys) if why is not None]
+        if len(unsettled) == len(over):
+            yield f"{over[0].row.label} against {option.row.label}: {unsettled[0]}"
+
+
+def _unsettled(view: View, keys: Sequence[str], best: Option, other: Option) -> str | None:
+    """Why `best`, which is no worse by these measures, may not stay so; None where it is settled."""
+    rows = best.row, other.row
+    for key in keys:
+        expected: Expected = "above" if direction(key) == "up" else "below"
+        why = _doubt(rows, key, expected, difference(view, *rows, key))
+        floors = [floor for row in rows if (floor := noise_floor(row, key)) is not None]
+        means = [mean for row in rows if (mean := mean_of(row, key)) is not None]
+        if why is None and floors and max(means) - min(means) <= FLOORS * max(floors):
+            why = f"{named(key)} apart by less than {FLOORS} noise floors"
+        if why is not None:
+            return why
     return None
+
+
+def _doubt(rows: Sequence[Row], key: str, expected: Expected, found: tuple[Difference, int, str] | None) -> str | None:
+    """Why a gap over seeds may not be as expected; None where it is, or is 0 in every seed."""
+    if key in FIXED:
+        return None
+    if (places := len(timed_in(rows, [key]))) > 1:
+        return f"{named(key)} of {places} checkouts, whose times do not compare"
+    if found is None:
+        return f"{named(key)} of no seed in common"
+    gap, seeds, unit = found
+    if seeds < MIN_SEEDS:
+        return f"{named(key)} of {seeds} seed{'s' * (seeds > 1)}, fewer than {MIN_SEEDS}"
+    if gap.low == gap.high == 0 or agrees(gap, expected, 0.0):
+        return None
+    how = "the reverse on the seeds in common" if gap.separable else "not separable"
+    return f"{named(key)} {how} (interval {f'{ends(gap)} {unit}'.rstrip()})"
+
+
+def named(key: str) -> str:
+    """A measure as text: `psnr db`."""
+    return key.rpartition("/")[2].replace("_", " ")
+
+
+def absence(row: Row, key: str) -> str:
+    """`NA (continuous)`: why a row has no value; "" where it has one."""
+    found = summarize(row.records, key)
+    if found is not None and found.mean is not None:
+        return ""
+    return f"NA ({found.reason if found else 'not measured'})"
