@@ -23,6 +23,7 @@ from tokbench.report.rows import mean_of
 from tokbench.report.view import View, read_views
 
 OK, NONE, BAD_INPUT = 0, 1, 2
+MOST_OPEN = 20  # pairs that cannot be decided, shown
 BATCHED = (
     "an image, as its share of a training batch of the tokenizer (of budget cpu 64 images, of sweep 32, of gpu 128): one image"
     " alone, of which no time is recorded, takes longer"
@@ -131,7 +132,9 @@ def render(view: View, prefer: str, goal: Goal, advice: Advice) -> list[str]:
         out = [list(item) for item in advice.excluded.items()]
         lines += [*markdown_table(["not", "because"], out, words=True), ""]
     if advice.open:
-        return [*lines, "The records cannot decide:", "", *(f"- {why}" for why in advice.open)]
+        more = len(advice.open) - MOST_OPEN
+        rest = [f"- and {more} more"] if more > 0 else []
+        return [*lines, "The records cannot decide:", "", *(f"- {why}" for why in advice.open[:MOST_OPEN]), *rest]
     return [*lines, *(["More seeds could not change the choice."] if advice.choices else [])]
 
 
