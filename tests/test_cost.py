@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -51,6 +53,20 @@ def test_analytic_forward_flops_are_those_counted_and_training_is_three_of_them(
         shape = {"text": 8, "num_tokens": N, "image_head": image_head}
         assert counted / 2 == pytest.approx(cost.forward_flops(SIZES, **shape), rel=0.02)
         assert cost.training_flops(SIZES, **shape) == 3 * cost.forward_flops(SIZES, **shape)
+
+
+@pytest.mark.parametrize(("depth", "skips"), [(2, 1), (3, 1), (4, 2)])
+def test_long_skips_are_in_the_forward_flops(depth, skips):
+    backbone = Backbone(
+        dim=D, width=WIDTH, depth=depth, heads=2, grid=GRID, positions="rope_tv", base=100.0, long_skips=True
+    )
+    causal, _, batch = _schemes()
+    head = Categorical(width=WIDTH, codebook_sizes=(V,), top_p=1.0)
+    rows = {"image_first": 0.2, "caption_dropout": 0.1, "loss_weights": {"text": 1.0, "image": 1.0}}
+    scheme = Causal(causal.space, backbone, head, order="raster", temperature=1.0, **rows)
+    counted = cost.counted_flops(lambda: scheme.loss(batch, torch.Generator().manual_seed(0)))
+    sizes = cost.Sizes(WIDTH, depth, D, skips)
+    assert counted / 2 == pytest.approx(cost.forward_flops(sizes, text=8, num_tokens=N, image_head=V), rel=0.02)
 
 
 def test_training_flops_with_the_backward_pass_are_those_counted():
@@ -129,3 +145,14 @@ def test_the_worked_example_of_the_published_mar():
     options = {"prompt": WHOLE, "num_tokens": 256, "rounds": 64, "buffer": 64}
     backbone = cost.encoder_decoder_masked_flops(EXAMPLE, **options)
     assert _gigaflops(backbone + 256 * 100 * 2 * 6e6) == pytest.approx(3435, rel=0.005)
+
+
+def test_an_odd_layer_of_the_published_mar_is_its_encoder_s():
+    options = {"prompt": WHOLE, "num_tokens": 256, "rounds": 8, "buffer": 64}
+    one, two, three, four = (
+        cost.encoder_decoder_masked_flops(cost.Sizes(768, depth, 0), **options) for depth in (1, 2, 3, 4)
+    )
+    assert two < three < four == 2 * two
+    assert three - two == one
+    known = [WHOLE + 64 + round(256 * (1 - math.cos(math.pi * k / 16))) for k in range(8)]
+    assert one == sum(cost.backbone_flops(cost.Sizes(768, 1, 0), seen, seen) for seen in known)

@@ -1,8 +1,15 @@
+from functools import partial
+
 import pytest
 import torch
 
-from tests.test_cost import DEPTH, WIDTH, D, N, _schemes
+from tests.test_cost import DEPTH, GRID, WIDTH, D, N, _schemes
 from tokbench import cost
+from tokbench.backbone.transformer import Backbone
+from tokbench.generation.branches import UNet
+from tokbench.generation.causal import Causal
+from tokbench.generation.denoise import Denoise
+from tokbench.heads.categorical import Categorical
 from tokbench.roofline import NAMED, Device, Work, bounds, measured_device, workload
 
 UNIT = Device("unit", flops=100.0, bandwidth=10.0, launch=0.5, memory=1e9)
@@ -43,6 +50,27 @@ def test_the_work_of_a_scheme_adds_up_to_its_formulas():
     expected = cost.denoise_generation_flops(sizes, prompt=prompt, num_tokens=N, steps=3, guided=False)
     assert sum(work.flops for work in parts.values()) == expected
     assert parts["image"].passes == 3
+
+
+def test_weights_that_options_add_are_read_in_the_passes_that_use_them():
+    space = _schemes()[1].space
+    shape = {"dim": D, "width": WIDTH, "heads": 2, "grid": GRID, "positions": "rope_tv", "base": 100.0}
+    rows = {"image_first": 0.2, "caption_dropout": 0.1, "loss_weights": {}}
+    path = {"schedule": "cosine", "prediction": "v", "steps": 3, "sampler": "ddim"}
+    for depth in (2, 3):
+        backbone = Backbone(**shape, depth=depth, long_skips=True)
+        blocks, skips = cost.num_parameters(backbone.blocks), 2 * WIDTH**2  # depths 2 and 3 have one skip
+        parts = workload(Denoise(space, backbone, **path, **rows), space, prompt=7)
+        assert parts["prompt"].parameters == parts["image"].parameters == blocks + skips
+        parts = workload(Denoise(space, backbone, conditioning="adaln_zero", **path, **rows), space, prompt=7)
+        assert parts["prompt"].parameters == blocks + skips
+        assert parts["image"].parameters == blocks + skips + depth * (6 * WIDTH**2 + 6 * WIDTH)
+        head = Categorical(width=WIDTH, codebook_sizes=space.codebook_sizes, top_p=1.0)
+        parts = workload(Causal(space, backbone, head, order="raster", temperature=1.0, **rows), space, prompt=7)
+        assert parts["prompt"].parameters == parts["image"].parameters == blocks + skips
+    branched = Denoise(space, Backbone(**shape, depth=2), branch=partial(UNet, channels=8), **path, **rows)
+    parts = workload(branched, space, prompt=7)
+    assert parts["image"].parameters - parts["prompt"].parameters == cost.num_parameters(branched.branch)
 
 
 def test_a_machine_has_rates():

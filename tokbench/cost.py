@@ -27,18 +27,19 @@ PROMPT_SPECIALS = 2  # BOS and BOI
 
 @dataclass(frozen=True)
 class Sizes:
-    """The plain numbers of a backbone: w, layers, and D channels an image token."""
+    """The plain numbers of a backbone: w, layers, D channels an image token, and layers that also read their mirror."""
 
     width: int
     depth: int
     dim: int
+    skips: int = 0
 
 
 def backbone_flops(sizes: Sizes, queries: int, keys: int) -> int:
-    """Of all blocks, for `queries` tokens that attend to `keys` tokens (themselves included)."""
+    """Of all blocks and long skips, for `queries` tokens that attend to `keys` tokens (themselves included)."""
     width = sizes.width
     weights = 4 * width**2 + 3 * width * hidden_size(width)
-    return 2 * sizes.depth * queries * (weights + 2 * keys * width)
+    return 2 * queries * (sizes.depth * (weights + 2 * keys * width) + sizes.skips * 2 * width**2)
 
 
 def causal_generation_flops(sizes: Sizes, *, prompt: int, num_tokens: int, codebook_size: int, guided: bool) -> int:
@@ -62,12 +63,13 @@ def masked_generation_flops(sizes: Sizes, *, prompt: int, num_tokens: int, round
 def encoder_decoder_masked_flops(sizes: Sizes, *, prompt: int, num_tokens: int, rounds: int, buffer: int) -> int:
     """As MAR is published (arXiv:2406.11838): half the layers read the known tokens and `buffer` more, half read all; no cache.
 
-    One image without its head. Known after round k of R: L (1 - cos(pi k / 2R)) tokens.
+    One image without its head. Known after round k of R: L (1 - cos(pi k / 2R)) tokens. Of an odd number of layers, which no
+    published MAR has, the encoder has one more than the decoder.
     """
-    half = Sizes(sizes.width, sizes.depth // 2, sizes.dim)
+    encoder, decoder = (Sizes(sizes.width, (sizes.depth + more) // 2, sizes.dim) for more in (1, 0))
     known = [prompt + buffer + round(num_tokens * (1 - math.cos(math.pi * k / (2 * rounds)))) for k in range(rounds)]
     whole = prompt + buffer + num_tokens
-    return sum(backbone_flops(half, seen, seen) for seen in known) + rounds * backbone_flops(half, whole, whole)
+    return sum(backbone_flops(encoder, seen, seen) for seen in known) + rounds * backbone_flops(decoder, whole, whole)
 
 
 def denoise_generation_flops(sizes: Sizes, *, prompt: int, num_tokens: int, steps: int, guided: bool) -> int:
@@ -84,7 +86,7 @@ def denoise_adapters_flops(sizes: Sizes, num_tokens: int) -> int:
 def forward_flops(sizes: Sizes, *, text: int, num_tokens: int, image_head: int) -> int:
     """Reading one training row of `text` bytes (padding included) and an image; `image_head` is V, or D for denoise.
 
-    The time embedding of denoise, 4 w^2, is left out.
+    The time embedding of denoise, 4 w^2, is left out; its adaLN and branches are in `plan.training`.
     """
     row = text + num_tokens + SPECIALS
     heads = 2 * sizes.width * (row * TEXT_VOCABULARY + num_tokens * (sizes.dim + image_head))

@@ -16,6 +16,7 @@ import torch
 from tokbench import cost
 from tokbench.backbone.attention import Block
 from tokbench.backbone.positions import rope1d, rotation, sequence
+from tokbench.backbone.transformer import Backbone
 from tokbench.generation.causal import Causal
 from tokbench.generation.denoise import Denoise
 from tokbench.generation.masked import Masked, still_masked
@@ -85,11 +86,20 @@ def _launch(work: Work, device: Device) -> float:
     return work.passes * work.blocks * device.launch
 
 
+def sizes_of(backbone: Backbone) -> cost.Sizes:
+    """Its plain numbers."""
+    return cost.Sizes(backbone.width, backbone.depth, backbone.dim, len(backbone.skips))
+
+
 def workload(scheme: Scheme, space: TokenSpace, *, prompt: int) -> dict[str, Work]:
-    """The work of one image at guidance 1 after `prompt` slots: of its prompt, its image passes and its head (or adapters)."""
+    """The work of one image at guidance 1 after `prompt` slots: of its prompt, its image passes and its head (or adapters).
+
+    Weights read are those of the blocks and long skips, and in passes of denoise of adaLN and a branch; embeddings of text,
+    image and time are left out, 2 w^2 and less of some 12 w^2 a layer.
+    """
     assert isinstance(scheme, Causal | Masked | Denoise), f"no formula for {type(scheme).__name__}"
     backbone, n = scheme.backbone, scheme.num_places if isinstance(scheme, Denoise) else space.num_tokens
-    sizes = cost.Sizes(backbone.width, backbone.depth, backbone.dim)
+    sizes = sizes_of(backbone)
     shape = {"prompt": prompt, "num_tokens": n}
     token = 2 * sizes.depth * sizes.width  # elements of one token's keys and values
     reading = cost.backbone_flops(sizes, prompt, prompt)
@@ -104,34 +114,36 @@ def workload(scheme: Scheme, space: TokenSpace, *, prompt: int) -> dict[str, Wor
             flops += passes * _options_flops(scheme, sizes, prompt)
         else:
             flops = cost.masked_generation_flops(sizes, rounds=passes, guided=False, **shape)
-    skip = 4 * sizes.width**2 * len(backbone.skips)  # of one token
-    reading, flops = (
-        reading + skip * prompt,
-        flops + skip * (prompt + (passes if isinstance(scheme, Causal) else passes * n)),
-    )
-    parameters = cost.num_parameters(backbone.blocks)
+    parameters = cost.num_parameters(backbone.blocks) + cost.num_parameters(backbone.skips)
     works = {"prompt": Work(1, reading, parameters, 0, sizes.depth)}
+    if isinstance(scheme, Denoise):
+        parameters += sum(cost.num_parameters(part) for part in (scheme.modulations, scheme.branch) if part is not None)
     works["image"] = Work(passes, flops - reading, parameters, token * seen, sizes.depth)
     return works if isinstance(scheme, Denoise) else works | {"head": _head_work(scheme, n)}
 
 
 def _options_flops(scheme: Denoise, sizes: cost.Sizes, prompt: int) -> int:
-    """What a pass of one image takes for BOI read again, adaLN and a branch, whose convolutions are counted."""
+    """What a pass of one image takes for BOI read again, adaLN and a branch."""
     n = scheme.num_places
     again = cost.backbone_flops(sizes, n + scheme.rereads_boi, prompt + n + scheme.rereads_boi)
-    flops = again - cost.backbone_flops(sizes, n, prompt + n) + 12 * sizes.width**2 * len(scheme.modulations)
-    branch = scheme.branch
+    return again - cost.backbone_flops(sizes, n, prompt + n) + beside_flops(scheme)
+
+
+def beside_flops(scheme: Denoise) -> int:
+    """Of adaLN and of a branch, whose convolutions are counted, for one image read once."""
+    branch, width = scheme.branch, scheme.backbone.width
+    modulations = 12 * width**2 * len(scheme.modulations)
     if branch is None:
-        return flops
+        return modulations
     rows, columns = scheme.backbone.grid
     made = scheme.output.weight.new_zeros
-    picture = made(1, sizes.dim // scheme.patch**2, rows * scheme.patch, columns * scheme.patch)
+    picture = made(1, scheme.space.dim, rows * scheme.patch, columns * scheme.patch)
 
     def both_ways() -> object:
-        _, memory = branch.encode(picture, made(1, sizes.width))
-        return branch.decode(made(1, sizes.width, rows, columns), memory)
+        _, memory = branch.encode(picture, made(1, width))
+        return branch.decode(made(1, width, rows, columns), memory)
 
-    return flops + cost.counted_flops(both_ways)
+    return modulations + cost.counted_flops(both_ways)
 
 
 def _head_work(scheme: Causal | Masked, num_tokens: int) -> Work:

@@ -174,6 +174,10 @@ class Backbone(nn.Module):
             x = x + self.learned.image(self.grid)[first : first + x.shape[1]]
         return x if shift is None else x + shift[:, None]
 
+    def embed_hidden(self, vector: Tensor) -> Tensor:
+        """(N, E) of one vector (E,) that stands for every hidden token of an image, at its learned place; (E,) without those."""
+        return vector if self.learned is None else vector + self.learned.image(self.grid)
+
     def text_nats(self, states: Tensor, targets: Tensor) -> Tensor:
         """(B, S) nats of each text target given states (B, S, E), zero where it is IGNORE."""
         logits = self.text_head(states).float()

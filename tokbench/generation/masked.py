@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
+from tokbench.backbone.positions import none
 from tokbench.backbone.sequence import Sequences, attention_mask, draw_rows, rows_of_one_kind
 from tokbench.backbone.transformer import Backbone
 from tokbench.diffusion import choose
@@ -76,11 +77,14 @@ class Masked(nn.Module):
     ) -> None:
         """`ratio`: names of `RATIOS`, how many tokens a training image has masked. `reveal`: which of the drawn tokens a
         round keeps, those of the largest log p + `confidence_noise` (1 - r / R) Gumbel, or any. `guidance_schedule`: a name
-        of `GUIDANCES`. `temperature` is of the head; rows are drawn as in `Causal`.
+        of `GUIDANCES`. `temperature` is of the head; rows are drawn as in `Causal`. Of a backbone without positions the
+        masked tokens would all be the same one: ValueError.
         """
         super().__init__()
         check_head("masked", space, head, temperature=temperature)
         check_rows(image_first=image_first, caption_dropout=caption_dropout)
+        if backbone.layout is none:
+            raise ValueError("scheme 'masked' needs positions to tell its masked tokens apart, got positions=none")
         if not 1 <= rounds <= space.num_tokens:
             raise ValueError(f"rounds must be in 1..{space.num_tokens}, the tokenizer's image tokens, got {rounds}")
         if reveal not in ("confident", "random"):
@@ -227,9 +231,10 @@ class Masked(nn.Module):
         return self.backbone.read_embedded(rows, image, mask=attention_mask(rows.image_ids))
 
     def _embed(self, latents: Tensor, masked: Tensor) -> Tensor:
-        """(B, N, E): the tokens (B, N, D), or [MASK] where masked (B, N)."""
+        """(B, N, E): the tokens (B, N, D), or [MASK] where masked (B, N), each at its place."""
         x = self.backbone.embed_image(latents)
-        return torch.where(masked.to(x.device)[..., None], self.mask_token.to(x.dtype), x)
+        hidden = self.backbone.embed_hidden(self.mask_token)
+        return torch.where(masked.to(x.device)[..., None], hidden.to(x.dtype), x)
 
     def _draw_masks(self, counts: Tensor, generator: Generator) -> Tensor:
         """(B, N) bool: counts (B,) random places of each row."""

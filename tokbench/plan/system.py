@@ -1,4 +1,7 @@
-"""A system too large to run: parameters counted on torch's meta device, the rest from shapes. No weights of it are allocated."""
+"""A system too large to run: parameters counted on torch's meta device, the rest from shapes. No weights of it are allocated.
+
+Only a tokenizer of the user's own that cannot be made on that device is made on the CPU first.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ import torch
 from torch import nn
 
 from tokbench import build, cost
+from tokbench.generation.causal import Causal
 from tokbench.generation.tokens import grouped
 from tokbench.interfaces import TokenSpace
-from tokbench.roofline import Bounds, Device, Work, bounds, workload
+from tokbench.layers import hidden_size
+from tokbench.plan.training import training_flops
+from tokbench.roofline import Bounds, Device, Work, bounds, sizes_of, workload
 
 LARGEST_BATCH = 4096
 
@@ -29,6 +35,7 @@ class System:
     training_proxy: float  # 6 N
     works: Mapping[str, Work]
     row_bytes: int  # keys and values of one image
+    pass_bytes: int  # of one image, while a pass runs: one layer's activations and the head's outputs
     device: Device
     element_bytes: int
 
@@ -38,8 +45,13 @@ class System:
 
     @property
     def best_batch(self) -> int:
-        """The largest power of two that fits; 0 where not even one image does."""
-        room = int((self.device.memory - self.parameters * self.element_bytes) // self.row_bytes)
+        """The largest power of two that fits beside all weights, with its cache and one pass; 0 where not even one image does.
+
+        What decoding to pixels holds at once is left out: images can be decoded one by one.
+        """
+        decoding = self.works["decoding"].parameters if "decoding" in self.works else 0
+        weights = (self.parameters + decoding) * self.element_bytes
+        room = int((self.device.memory - weights) // (self.row_bytes + self.pass_bytes))
         return 0 if room < 1 else min(2 ** (room.bit_length() - 1), LARGEST_BATCH)
 
 
@@ -74,18 +86,17 @@ def planned(
         scheme = build.construct(node["scheme"], space, backbone, *([head] if head is not None else []))
     prompt = given.get("prompt", 32)
     works = workload(scheme, space, prompt=prompt) | _decoding(tokenizer, size, space)
-    sizes, places = cost.Sizes(backbone.width, backbone.depth, dim), prod(grid)
-    per_token = 0 if head is None else getattr(head, "loss_flops", head.flops)
-    row = cost.forward_flops(sizes, text=prompt, num_tokens=places, image_head=dim if head is None else 0)
+    sizes, places = sizes_of(backbone), prod(grid)
     length = prompt + places + cost.SPECIALS
     return System(
         preset=node["name"],
         parameters=cost.num_parameters(scheme),
         num_tokens=places,
-        training_flops_per_token=3 * (row + places * per_token) / length,
+        training_flops_per_token=training_flops(scheme, space, text=prompt) / length,
         training_proxy=6 * cost.num_parameters(backbone.blocks),
         works=works,
         row_bytes=cost.kv_bytes(sizes, slots=prompt + places, rows=1, element_bytes=element_bytes),
+        pass_bytes=_pass_bytes(scheme, space, prompt=prompt, element_bytes=element_bytes),
         device=device,
         element_bytes=element_bytes,
     )
@@ -105,9 +116,18 @@ def _overrides(preset: str, given: Mapping[str, Any]) -> list[str]:
 
 
 def _tokenizer(config: Mapping[str, Any]) -> Any:
-    node = config["tokenizer"]
-    wanted = {"quantizer": build.construct(config["quantizer"])} if build.takes(node, "quantizer") else {}
-    return build.construct(node, **wanted)
+    """Its shapes without its weights, where they can be had: torch says RuntimeError where making it reads a number of them."""
+
+    def made() -> Any:
+        node = config["tokenizer"]
+        wanted = {"quantizer": build.construct(config["quantizer"])} if build.takes(node, "quantizer") else {}
+        return build.construct(node, **wanted)
+
+    try:
+        with torch.device("meta"):
+            return made()
+    except RuntimeError:
+        return made()
 
 
 def _head(node: Mapping[str, Any] | None, width: int, space: TokenSpace) -> Any:
@@ -115,6 +135,16 @@ def _head(node: Mapping[str, Any] | None, width: int, space: TokenSpace) -> Any:
         return None
     known = {"width": width, "dim": space.dim, "codebook_sizes": space.codebook_sizes, "factors": space.factors}
     return build.construct(node, **{name: value for name, value in known.items() if build.takes(node, name)})
+
+
+def _pass_bytes(scheme: Any, space: TokenSpace, *, prompt: int, element_bytes: int) -> int:
+    """Of one image: SwiGLU's gates and their product beside the residual stream and its norm, and float32 logits or latents."""
+    causal = isinstance(scheme, Causal)
+    at_once = 1 if causal else getattr(scheme, "num_places", space.num_tokens)
+    width, says_indices = scheme.backbone.width, getattr(getattr(scheme, "head", None), "reads", "") == "indices"
+    layer = max(prompt, at_once) * (2 * width + 3 * hidden_size(width))
+    outputs = (1 if causal else space.num_tokens) * (sum(space.codebook_sizes) if says_indices else space.dim)
+    return layer * element_bytes + 4 * outputs
 
 
 def _decoding(tokenizer: Any, size: int, space: TokenSpace) -> dict[str, Work]:
