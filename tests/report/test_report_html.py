@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,11 +15,11 @@ from report_factory import file, record, swept
 
 from tokbench import build
 from tokbench.report.build import build_report
-from tokbench.report.html import build_html, runs_section
+from tokbench.report.html import SCRIPT, build_html, runs_section
 
 
 class Seen(HTMLParser):
-    """Tags with their attributes, and whether they close in order."""
+    """Tags with their attributes, whether they close in order, and the text."""
 
     VOID = ("meta", "img", "br", "hr")
 
@@ -24,7 +27,16 @@ class Seen(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
+        self.text = ""
         self.feed(text)
+
+    @property
+    def addresses(self) -> list[str]:
+        """What the file loads or links."""
+        return [value or "" for _, attrs in self.tags for key, value in attrs.items() if key in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -34,6 +46,14 @@ class Seen(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag not in self.VOID:
             assert self.open.pop() == tag
+
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def is_inside(address: str, folder: Path) -> bool:
+    """Whether an address is one of the file's own parts or a file beside it."""
+    return address.startswith(("#", "data:image/png;base64,")) or (folder / address).is_file()
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +71,11 @@ def test_the_file_is_whole_and_asks_no_network(made: Path) -> None:
     text = (made / "report.html").read_text()
     seen = Seen(text)
     assert seen.open == []
-    loaded = [value for _, attrs in seen.tags for key, value in attrs.items() if key in ("src", "href") and value]
-    assert loaded
-    assert all(value.startswith(("#", "data:image/png;base64,")) or (made / value).is_file() for value in loaded)
+    assert seen.addresses
+    assert all(is_inside(address, made) for address in seen.addresses)
     assert not re.search(r"@import|url\(|fetch\(|XMLHttp", text)
+    policy = {"http-equiv": "Content-Security-Policy", "content": POLICY}
+    assert ("meta", policy) in seen.tags  # a browser then refuses whatever else would load
 
 
 def test_every_page_and_picture_is_inside(made: Path) -> None:
@@ -82,6 +103,109 @@ def test_what_stands_in_files_is_escaped(tmp_path: Path) -> None:
     assert "<i>command" not in text
     assert "<u>" not in text
     assert base64.b64encode(b"secret").decode() not in text
+
+
+HOSTILE = (
+    "![one](http://evil.example/x.png) ![two](//evil.example/x.png) [three](http://evil.example) [four](javascript:alert(1))"
+    " <http://evil.example> [five]"
+)
+
+
+def test_pictures_and_links_that_are_no_files_of_the_folder_are_dropped_and_their_text_stays(tmp_path: Path) -> None:
+    (tmp_path / "there.png").write_bytes(b"picture")
+    (tmp_path / "there.csv").write_bytes(b"table")
+    page, other = tmp_path / "page.md", tmp_path / "other.md"
+    links = (
+        "[six](other.md) [seven](there.csv) [eight](gone.csv) [nine](../page.md) [![ten](there.png)](//evil.example)"
+    )
+    more = f"![a\\[b](there.csv) ![long]({'x' * 300}.png) [long]({'y' * 300}) ![up](../{tmp_path.name}/there.png)"
+    page.write_text(f"{HOSTILE} {links}\n\n| {more} |\n|---|\n| {HOSTILE} |\n\n[five]: http://evil.example\n")
+    other.write_text("# other\n")
+    seen = Seen(build_html([page, other], [], lambda found: "", {}).read_text())
+    picture = f"data:image/png;base64,{base64.b64encode(b'picture').decode()}"
+    assert seen.addresses == ["#page", "#other", "#runs", "#other", "there.csv", picture]
+    assert seen.open == []
+    shown = "one two three [four](javascript:alert(1)) http://evil.example five"
+    assert f"{shown} six seven eight nine \n" in seen.text
+    assert "a[b long long up" in seen.text
+    assert seen.text.count(shown) == 2
+
+
+def test_no_record_makes_the_file_ask_the_network(tmp_path: Path) -> None:
+    """A failure's error, and settings, of which a row's label in the tables is made."""
+    for levels in (HOSTILE, [4, 4]):
+        config = record().config | {"quantizer": {"levels": levels}}
+        file(record(config=config, hash=f"{len(levels):08x}"), tmp_path, with_arrays=False)
+    file(record("lfq", status="failed", error=HOSTILE), tmp_path)
+    build_report(tmp_path)
+    seen = Seen((tmp_path / "report.html").read_text())
+    assert all(is_inside(address, tmp_path) for address in seen.addresses)
+    assert HOSTILE in seen.text  # as it stands: the error
+
+
+SORTED = {  # cells from the smallest to the largest; those with nothing to sort by stand last, whichever way
+    "a word before": ["gFD 5.55 (floor 0.112)", "gFD 7.37 (floor 0.112, mar)", "gFD 10.6 (floor 0.112)", "gFD 20.9"],
+    "powers of two": ["2^9.5", "1,232", "2^191.8", "2^1,023.5", "2^1,024.5", "2^14,112.0"],
+    "dates": ["2025-12-31", "2026-01-02", "2026-02-01", "2026-11-09", "2026-11-27"],
+    "deviations": ["-0.000057 ± 4.84e-12", "9.5 ± 20.0", "23.77 ± 0.04", "23.8 ± 0.01"],
+    "prefixes": ["0.261 (1 of 3 seeds)", "999", "42.2 k", "326 M", "1.44 G", "923 ± 5 G", "1.07 ± 0.00 T", "2.00 P"],
+    "prefixes before more": ["1.68 k FLOPs", "1.5 M / 20", "16 G (2 of 3 seeds)"],
+    "words that are no prefix": ["2 kinds", "3 Minutes", "5 rows of 638 bits", "7"],
+    "signs": ["−3", "-0.5", "+0", "+0.0257 to +0.587", "+3"],
+    "spans": ["-2.39 to -1.30", "3 to 6 seeds", "20.42 to 20.53", "100 to 101"],
+    "pairs": ["5.1 / 30", "10.6 / 20.9", "NA (n = 66 < 5000) / 1", "– / 2", "– / –"],
+    "shares": ["-34.6 %", "9.1 %", "+19.5 %", "100.0 %"],
+    "bold": ["<strong>9</strong>", "10", "<b>23.4 ± 0.1</b>", "<strong>100</strong>"],
+    "exponents": ["-5.72e-10 to 1.24e-09", "1.79e-12", "1e-05", "0.001", "2.3e+12"],
+    "thousands": ["9.5", "160,000", "2,560,000", "281,474,976,710,655", "281,474,976,710,656"],
+    "brackets": ["9.59 [9.39, 25.75]", "25.59 [25.39, 25.75]"],
+    "nothing": ["-1", "0", "NA (continuous)", "–", "– ", "", "NA"],
+    "words": ["1", "2.5", "flattened", "not converged (2 of 3 flattened)", "not converged (10 of 30 flattened)", "–"],
+}
+NAMES = ["bsq", "fsq", "JPEG 2000", "kl", "vq (V=64)", "vq (V=240)", "NA (none)"]  # of the first column
+BROWSER = """
+const [script, cases] = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const sorted = (cells, column) => {
+  const body = { rows: cells.map(html => ({ html, cells: { [column]: { textContent: html.replace(/<[^>]*>/g, "") } } })) };
+  body.append = (...rows) => { body.rows = rows; };
+  const table = { tBodies: [body], querySelectorAll: () => [head] }, set = {};
+  const head = {
+    cellIndex: column, closest: () => table, getAttribute: name => set[name] ?? null,
+    setAttribute: (name, value) => { set[name] = value; }, removeAttribute: name => { delete set[name]; },
+    addEventListener: (name, heard) => { head[name] = heard; },
+  };
+  new Function("document", script)({ querySelectorAll: () => [head] });
+  return ["ascending", "descending"].map(way => {
+    head.click();
+    if (set["aria-sort"] !== way) throw new Error(`${set["aria-sort"]}, not ${way}`);
+    return body.rows.map(row => row.html);
+  });
+};
+console.log(JSON.stringify(cases.map(([cells, column]) => sorted(cells, column))));
+"""
+
+
+def clicked(cases: list[tuple[list[str], int]]) -> list[list[list[str]]]:
+    """Each case's cells, of a column, after one click on its heading and after a second, by the file's own script."""
+    node = shutil.which("node")
+    assert node is not None
+    asked = json.dumps([SCRIPT, cases])
+    done = subprocess.run([node, "-e", BROWSER], input=asked, capture_output=True, encoding="utf8", timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_a_click_sorts_by_the_first_number_and_leaves_what_is_missing_last() -> None:
+    cases = {name: (cells, 1) for name, cells in SORTED.items()} | {"names": (NAMES, 0)}
+    ups = clicked([(cells[::-1], column) for cells, column in cases.values()])
+    downs = clicked([(cells, column) for cells, column in cases.values()])
+    for (name, (cells, _)), (up, _), (_, down) in zip(cases.items(), ups, downs, strict=True):
+        missing = [cell for cell in cells if re.match(r"(NA|–|$)", cell)]
+        words = [cell for cell in cells if name == "words" and cell[0] in "fn"]
+        numbers = [cell for cell in cells if cell not in (*missing, *words)]
+        assert up == [*numbers, *words, *missing[::-1]], name
+        assert down == [*numbers[::-1], *words[::-1], *missing], name
 
 
 def test_the_command_of_a_record_is_what_composes_its_configuration() -> None:

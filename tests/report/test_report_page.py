@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
 from report_factory import failure, file, measure, metrics, record
 
 from tokbench.records import RunRecord
 from tokbench.report.__main__ import main
 from tokbench.report.build import build_report
+from tokbench.report.formatting import markdown_table
 from tokbench.report.headline import headline
+from tokbench.report.page import plain, render_page
 from tokbench.report.tidy import FIELDS
 from tokbench.report.view import read_views
 
@@ -282,6 +286,68 @@ def test_failed_runs_are_listed_until_they_succeed(tmp_path: Path) -> None:
     assert "vq-s0-aaaaaaaa" not in page
 
 
+MARKED = (
+    "![x](http://evil.example/x.png)",
+    "[x](javascript:alert(1)) [y]: [z][y]",
+    "<http://evil.example> <b>bold</b> <!-- x --> &lt; &#42; 1 < 2 & 3",
+    "__init__ _x_ *y* **z** `code` a_b ~~gone~~",
+    "\\ \\| | a\\",
+    "two\n\n# lines\n- and | a cell",
+)
+
+
+@pytest.mark.parametrize("text", MARKED)
+def test_plain_text_is_shown_as_it_stands(text: str) -> None:
+    renderer = MarkdownIt("js-default", {"html": True})
+    shown = escapeHtml(" ".join(text.split()))
+    assert renderer.render(f"- a: {plain(text)}") == f"<ul>\n<li>a: {shown}</li>\n</ul>\n"
+    assert f"<td>{shown}</td>" in renderer.render("\n".join(markdown_table(["a"], [[plain(text)]])))
+
+
+def test_plain_text_of_names_and_numbers_is_not_changed() -> None:
+    text = "vq_ema_rotation (factor=8), PSNR >= 40 dB, 1 - exp(-n / V), images <= features; Some CPU, 2 cores"
+    assert plain(text) == text
+
+
+def test_what_records_say_is_shown_as_it_stands(tmp_path: Path) -> None:
+    """Each place of the page where a record's own words enter its Markdown."""
+    said = {
+        name: f"![{name}](http://evil.example) <b>`x`</b> _y_" for name in ("split", "key", "value", "room", "protocol")
+    }
+    made, key = record("fsq._a_.x", ranked=True, budget="cpu._b_.x"), "reconstruction/psnr_db"
+    made = made.model_copy(
+        update={
+            "data": made.data.model_copy(
+                update={
+                    "name": "photos._c_.x",
+                    "sizes": {said["split"]: 3},
+                    "fingerprints": {said["split"]: "`<b>`*x*"},
+                }
+            ),
+            "environment": {said["key"]: said["value"], "list": [said["value"]]},
+            "versions": {said["room"]: 1},
+            "metrics": made.metrics | {key: replace(made.metrics[key], protocol=said["protocol"])},
+        }
+    )
+    failed = {name: f"[{name}](http://evil.example) | <i>" for name in ("stage", "error")}
+    for each in (made, record("lfq._d_.x", status="failed", data=made.data, budget=made.budget, **failed)):
+        file(each, tmp_path, with_arrays=False)
+    (view,) = read_views(tmp_path)
+    rendered = MarkdownIt("js-default", {"html": True}).render(render_page(view, [Path("a._e_.png")]))
+    assert re.findall(r"<(?:img|a|b|i)\b.*", rendered) == ['<img src="a._e_.png" alt="a._e_"></p>']
+    names = (
+        "<h1>photos._c_.x-cpu._b_.x</h1>",
+        "data: photos._c_.x,",
+        "budget: cpu._b_.x",
+        "seeds (fsq._a_.x)",
+        ">lfq._d_.x<",
+    )
+    assert [name for name in names if name not in rendered] == []
+    assert "<code>'&lt;b&gt;'*x*</code>" in rendered  # a print, where no backslash helps
+    for text in (*said.values(), *failed.values()):
+        assert escapeHtml(text) in rendered
+
+
 def test_failures_alone_make_a_page(tmp_path: Path) -> None:
     written = pages(tmp_path, failure("lfq"))
     assert "Diverged" in written["photos32-cpu.md"]
@@ -325,7 +391,7 @@ def test_the_headline_is_one_markdown_table_a_group(tmp_path: Path) -> None:
 
 def test_the_headline_has_a_distance_where_there_are_no_classes(tmp_path: Path) -> None:
     made = record("fsq")
-    kid = {"common/guided/kid_random64": measure("common/guided/kid_random64", 0.0234)}
+    kid = {"common/generation/kid_random64": measure("common/generation/kid_random64", 0.0234)}
     file(made.model_copy(update={"metrics": made.metrics | kid}), tmp_path)
     text = headline(read_views(tmp_path))
     assert "gFD common" in text

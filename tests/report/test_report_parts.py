@@ -148,3 +148,26 @@ def test_pictures_have_a_row_for_the_originals_and_two_a_tokenizer(tmp_path: Pat
         shown = picture[top : top + 96 : 3, -100:-4:3, :3]  # the first row's last image, at its own size
         strip = (strips if kind == "reconstruction" else samples)[0][1]
         np.testing.assert_allclose(np.moveaxis(shown, -1, 0) * 255, strip[7], atol=0.5)
+
+
+def test_a_cell_cannot_hold_a_picture_a_tag_or_an_address_of_elsewhere() -> None:
+    from markdown_it import MarkdownIt
+
+    bad = (
+        "![x](http://a.example/x.png)",
+        "[x](javascript:alert)",
+        "[x]( //a.example)",
+        "<img src=x>",
+        "<https://a.example>",
+    )
+    good = ("**23.55** ± 0.03", "[page](page.md)", "`make sweep`", "< 0.1")
+    html = (
+        MarkdownIt("commonmark", {"html": True})
+        .enable("table")
+        .render("\n".join(markdown_table(["a"], [[c] for c in (*bad, *good)])))
+    )
+    assert html.count("<a ") == 1
+    assert "<img" not in html
+    assert "<strong>23.55</strong>" in html
+    assert "<code>make sweep</code>" in html
+    assert "&lt; 0.1" in html

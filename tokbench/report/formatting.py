@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, log10
 
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
 LISTED = 10  # names in a sentence
+OUTSIDE = re.compile(r"(?<!\\)(?:!\[|\]\((?=\s*(?:[a-z][a-z+.-]*:|//))|<(?=[a-z/!?]))", re.IGNORECASE)
+INERT = {"![": "!\\[", "](": "]\\("}
 EMPTY = "–"  # a baseline or block to which a measure does not apply
 
 
@@ -100,4 +103,6 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, wo
 
 
 def _escape(cell: str) -> str:
-    return " ".join(cell.replace("|", "\\|").split())
+    """One line that stays in its cell. Pictures, tags and addresses outside the folder are text: no table has any of its own."""
+    inert = OUTSIDE.sub(lambda found: INERT.get(found[0], "\\<"), cell)
+    return " ".join(inert.replace("|", "\\|").split())

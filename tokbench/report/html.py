@@ -1,23 +1,27 @@
 """`results/report.html`: all pages and pictures in one file that needs no network, tables sortable by a click on a heading.
 
-The pages are Markdown that this package has written; raw HTML in what comes from files is escaped by the renderer.
+The pages are Markdown that this package has written, with words of records in it. Raw HTML is escaped by the renderer; a picture
+that is no PNG file of the folder, or a link to what is no file of it, is left out here whoever wrote it, and only its text stays;
+and the file tells the browser to load nothing.
 """
 
 from __future__ import annotations
 
 import base64
 import html
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
 
 from tokbench.records import RunRecord, write_whole
 
 PAGE = "report.html"
-PICTURE = re.compile(r'<img src="([^"]+)"')
-LINK = re.compile(r'<a href="([^":#]+)\.md"')
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+RENDERER = RendererHTML()
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0; color: #1a1a1a; display: grid; grid-template-columns: 15rem 1fr; }
@@ -34,26 +38,35 @@ th[aria-sort=ascending]::after { content: " \\25B2"; } th[aria-sort=descending]:
 img { max-width: 100%; border: 1px solid #ddd; } code { background: #f4f4f2; padding: 0 .2rem; }
 @media (max-width: 60rem) { body { display: block; } nav { position: static; height: auto; } main { padding: 1rem; } }
 """
-SCRIPT = """
+# A cell sorts by its first number, at its start or after one word such as gFD; a power of two by its size, a date by its day.
+# Cells without a number follow as words, then NA and dashes, whichever way a column is sorted; a first column is of words.
+SCRIPT = r"""
+const missing = /^$|^NA(?![\w-])|^[–—-](?!\S)/, date = /^(\d{4})-(\d\d)-(\d\d)\b/;
+const first = new RegExp([
+  /^(?:[^\s\d]*[A-Z≥≤<>~≈][^\s\d]* )?/, /([+−-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?)/,
+  /(?:\^(\d[\d,.]*))?/, /(?: ± [\d,.eE+-]+)?/, /(?: ([PTGMk])\b)?/,
+].map(part => part.source).join(""));
+const scale = { P: 1e15, T: 1e12, G: 1e9, M: 1e6, k: 1e3 };
+const order = new Intl.Collator("en", { numeric: true }).compare;
+const number = text => parseFloat(text.replaceAll(",", "").replace("−", "-"));
+const key = (text, words) => {  // what kind of cell, its value, and the exponent that tells values beyond 2^1023 apart
+  if (missing.test(text)) return ["missing", 0, 0];
+  const day = words ? null : text.match(date), found = words ? null : text.match(first);
+  if (day) return ["number", number(day.slice(1).join("")), 0];
+  if (!found) return ["words", text, 0];
+  const [value, power] = [number(found[1]), found[2] ? number(found[2]) : 0];
+  return ["number", found[2] ? value ** power : value * (scale[found[3]] ?? 1), power];
+};
+const compare = ([kind, a, i], [, b, j]) => kind === "words" ? order(a, b) : a === b ? i - j : a - b;
+const kinds = ["number", "words", "missing"];
 for (const head of document.querySelectorAll("th")) head.addEventListener("click", () => {
   const table = head.closest("table"), body = table.tBodies[0], column = head.cellIndex;
   const up = head.getAttribute("aria-sort") !== "ascending";
   for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", up ? "ascending" : "descending");
-  const scale = { P: 1e15, T: 1e12, G: 1e9, M: 1e6, k: 1e3 };
-  const value = row => {
-    const text = row.cells[column].textContent.trim();
-    const found = text.replaceAll(",", "").match(/^[+-]?[\\d.]+(e[+-]?\\d+)?/i);
-    const prefix = text.match(/ ([PTGMk])$/);
-    return found ? parseFloat(found[0]) * (prefix ? scale[prefix[1]] : 1) : text;
-  };
-  const number = x => typeof x === "number";
-  const compare = (a, b) => number(a) && number(b) ? a - b : number(a) ? -1 : number(b) ? 1 : a.localeCompare(b);
-  const rows = [...body.rows].sort((a, b) => {
-    const [x, y] = [value(a), value(b)];
-    return number(x) !== number(y) ? compare(x, y) : (up ? 1 : -1) * compare(x, y);
-  });
-  body.append(...rows);
+  const rows = [...body.rows].map(row => [key(row.cells[column].textContent.trim(), column === 0), row]);
+  rows.sort(([a], [b]) => kinds.indexOf(a[0]) - kinds.indexOf(b[0]) || (up ? 1 : -1) * compare(a, b));
+  body.append(...rows.map(([, row]) => row));
 });
 """
 
@@ -68,12 +81,14 @@ def build_html(
     folder = pages[0].parent
     sections = [(page.stem, page.read_text()) for page in pages]
     names = [*(name for name, _ in sections), "runs"]
+    there = {path.name: path for path in folder.iterdir() if path.is_file()}
     body = "\n".join(
-        [*(_section(name, text, folder, names) for name, text in sections), runs_section(records, command, rows)]
+        [*(_section(name, text, names, there) for name, text in sections), runs_section(records, command, rows)]
     )
     links = "\n".join(f'<a href="#{html.escape(name)}">{html.escape(name)}</a>' for name in names)
     document = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>tokbench: results</title><style>{STYLE}</style></head>\n"
         f"<body><nav>{links}</nav><main>{body}</main><script>{SCRIPT}</script></body></html>\n"
     )
@@ -81,20 +96,39 @@ def build_html(
     return folder / PAGE
 
 
-def _section(name: str, text: str, folder: Path, names: Sequence[str]) -> str:
-    rendered = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
-    rendered = PICTURE.sub(lambda found: f'<img loading="lazy" src="{_embedded(folder, found[1])}"', rendered)
-    rendered = LINK.sub(lambda found: f'<a href="#{found[1]}"' if found[1] in names else found[0], rendered)
+def _section(name: str, text: str, names: Sequence[str], there: Mapping[str, Path]) -> str:
+    """HTML of one page; `names` are the sections, `there` the files of the folder."""
+    tokens = MARKDOWN.parse(text)
+    for token in tokens:
+        _keep_inside(token.children or [], names, there)
+    rendered = RENDERER.render(tokens, MARKDOWN.options, {})
     rendered = rendered.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
     return f'<section id="{html.escape(name)}">{rendered}</section>'
 
 
-def _embedded(folder: Path, name: str) -> str:
-    """A picture of the folder as a data address; its name where it is none of the folder's PNG files."""
-    path = folder / html.unescape(name)
-    if path.parent != folder or path.suffix != ".png" or not path.is_file():
-        return name
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def _keep_inside(tokens: Sequence[Token], names: Sequence[str], there: Mapping[str, Path]) -> None:
+    """Change the tokens of one line: PNG files of the folder become data addresses, links to pages lead to their sections.
+
+    Of any other picture its alternative text stays, of a link to no file of the folder its text.
+    """
+    outside = False  # whether the link that is open leads out of the folder
+    for token in tokens:
+        if token.type == "image":
+            source = str(token.attrs["src"])
+            if source in there and source.endswith(".png"):
+                data = base64.b64encode(there[source].read_bytes()).decode()
+                token.attrs = {"loading": "lazy", "src": f"data:image/png;base64,{data}"}
+            else:
+                token.type, token.content = "text", RENDERER.renderInlineAsText(token.children, MARKDOWN.options, {})
+        elif token.type == "link_open":
+            target = str(token.attrs["href"])
+            page = target.removesuffix(".md")
+            if target.endswith(".md") and page in names:
+                token.attrs["href"] = f"#{page}"
+            outside = target not in there
+            token.hidden = outside
+        elif token.type == "link_close":
+            token.hidden = outside
 
 
 RUNS = ("row (page)", "seed", "data", "budget", "stage", "made", "record", "command")
@@ -114,8 +148,11 @@ def runs_section(records: Sequence[RunRecord], command: Callable[[RunRecord], st
         "".join(
             [
                 f"<td>{_rows(rows.get(r.file_name, ()))}</td>",
-                *(f"<td>{html.escape(str(text))}</td>" for text in (r.seed, r.data.name, r.budget, r.stage)),
-                f'<td>{r.created[:10]}</td><td><a href="runs/{html.escape(r.file_name)}">{html.escape(r.file_name)}</a></td>',
+                *(
+                    f"<td>{html.escape(str(text))}</td>"
+                    for text in (r.seed, r.data.name, r.budget, r.stage, r.created[:10])
+                ),
+                f'<td><a href="runs/{html.escape(r.file_name)}">{html.escape(r.file_name)}</a></td>',
                 f"<td><code>{html.escape(command(r))}</code></td>",
             ]
         )
