@@ -114,6 +114,22 @@ def test_a_named_device_can_be_changed(capsys):
         (["generation=chameleon", "+generation.scheme.patch=2"], "Causal has no argument 'patch'"),
         (["generation=showo", "steps=5000"], "rounds must be in 1..4096, the tokenizer's image tokens, got 5000"),
         (["width=100", "heads=3"], "width must be a multiple of 2 * heads"),
+        (["generation=showo", "generation.scheme.rounds=abc"], "Masked must be a whole number, got 'abc'"),
+        (
+            ["generation=chameleon", "backbone.heads=0"],
+            "backbone.heads must be a whole number >= 1, got 0",
+        ),
+        (
+            ["generation=chameleon", "budget.backbone.heads=0"],
+            "budget.backbone.heads must be a whole number >= 1, got 0",
+        ),
+        (["generation=transfusion", "+generation.scheme.patch=2.0"], "patch must be a whole number, got 2.0"),
+        (["generation=transfusion", "generation.scheme.steps=2.5"], "Denoise must be a whole number, got 2.5"),
+        (
+            ["generation=transfusion", "budget.evaluation.denoise_steps=0"],
+            "denoise_steps must be a whole number >= 1, got 0",
+        ),
+        (["generation=chameleon", "generation.scheme.temperature=nan"], "Causal must be a finite number, got nan"),
     ],
 )
 def test_wrong_input_is_told_in_one_line(words, message, capsys):

@@ -52,7 +52,7 @@ def test_a_sweep_leaves_records_tables_and_pictures_and_nothing_else(swept: tupl
         *("main.md", "main.csv", "information.md"),
         *("photos-32-smoke-reconstruction.png", "photos-32-smoke-samples.png", "photos-32-smoke-lost-first.png"),
         *("photos-32-smoke-completions.png", "photos-32-smoke-free.png"),
-        "photos-32-smoke-frontiers.png",
+        *("photos-32-smoke-frontiers.png", "information-photos-32-smoke.png"),
     }
     assert len(list((folder / "runs").iterdir())) == 4
     assert "| fsq" in output
@@ -176,6 +176,36 @@ def test_bad_input_is_told_shortly(words: list[str], message: str, monkeypatch, 
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["budget.backbone.steps=0"], "fsq s0: budget.backbone.steps must be a whole number >= 1, got 0"),
+        (["budget.tokenizer.steps=2.5"], "fsq s0: budget.tokenizer.steps must be a whole number >= 1, got 2.5"),
+        (
+            ["generation=showo", "generation.scheme.rounds=abc"],
+            "rounds of tokbench.generation.masked.Masked must be a whole",
+        ),
+        (["backbone.heads=0"], "backbone.heads must be a whole number >= 1, got 0"),
+        (["generation=transfusion", "+generation.scheme.patch=2.0"], "patch must be a whole number, got 2.0"),
+        (
+            ["generation=chameleon", "shapes=true", "generation.scheme.order=random"],
+            "order must be raster with shapes=true",
+        ),
+        (["pairs={steps:2,side:300}"], "pairs.side must be <= the side of an image, 32, got 300"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_told_in_one_line_and_nothing_is_trained(
+    words: list[str], message: str, monkeypatch, capfd, tmp_path: Path
+) -> None:
+    assert start(monkeypatch, *arguments(tmp_path, *words)) == BAD_INPUT
+    error = capfd.readouterr().err
+    assert error.startswith("error: fsq s0: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_nan_in_training_names_step_and_term_and_is_recorded(monkeypatch, capsys, tmp_path: Path) -> None:

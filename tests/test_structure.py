@@ -14,6 +14,7 @@ ORDER = (
         "interfaces",
         "records",
         "locks",
+        "values",
         "build",
         "layers",
         "data",

@@ -52,7 +52,9 @@ ledger.add(Outcome(1, overrides="fourth"))
 
 
 def test_a_full_disk_costs_lines_and_says_which(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", CUT, str(tmp_path / "out")], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CUT, str(tmp_path / "out")], capture_output=True, text=True, check=True
+    )
     assert [one.overrides for one in Ledger(tmp_path / "out").read()] == ["first", "fourth"]
     assert [line.split(":")[0].split()[-1] for line in done.stderr.splitlines()] == ["second", "third"]
 

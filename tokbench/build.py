@@ -8,10 +8,11 @@ import inspect
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+
+from tokbench.values import check_arguments, check_types
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["TOKBENCH_ROOT"] = str(ROOT)  # conf/config.yaml anchors its paths here
@@ -47,6 +48,7 @@ def plain(config: Any, options: Mapping[str, Any], overrides: Iterable[str]) -> 
         OmegaConf.masked_copy(config, [k for k in config if k != "hydra"]), resolve=True
     )
     values: dict[str, Any] = container
+    values |= {key: str(values[key]) for key in ("results_dir", "cache_dir")}  # a folder may be called 2024
     for note in ("experiments", "about"):  # what a file of experiments/ says of itself
         values.pop(note, None)
     given = {o.lstrip("+").split("=")[0] for o in overrides}
@@ -56,12 +58,12 @@ def plain(config: Any, options: Mapping[str, Any], overrides: Iterable[str]) -> 
         values["tokenizer"]["num_queries"] = None  # says nothing of a grid, and makes no other run of it
     chosen = (*GROUPS, *(["loss"] if values.get("loss") else []))
     values["choices"] = {group: str(options[group]) for group in chosen}
-    values["name"] = values["name"] or _name(values)
+    values["name"] = str(values["name"] or _name(values))
     return values
 
 
 def _name(values: Mapping[str, Any]) -> str:
-    target = values["tokenizer"]["_target_"]
+    target = str(values["tokenizer"]["_target_"])
     if not target.startswith("tokbench."):
         return target.rsplit(".", 1)[-1].lower()
     choices = values["choices"]
@@ -75,23 +77,12 @@ def construct(node: Mapping[str, Any], *args: Any, **extra: Any) -> Any:
     """The object that `node` describes: its `_target_` called with `args`, its other keys and `extra`.
 
     A value that is itself a node becomes a function without arguments that makes its object. ValueError names an unknown
-    key with the valid ones, a missing one, or a target that cannot be imported.
+    key with the valid ones, a missing one, a value of a wrong type, or a target that cannot be imported.
     """
-    target = node["_target_"]
-    call = _locate(target)
+    call = _locate(node)
     given = {key: _maker(value) for key, value in node.items() if key != "_target_"} | extra
-    signature = inspect.signature(call)
-    parameters = list(signature.parameters.values())[len(args) :]
-    known = {p.name for p in parameters}
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        for key in given:
-            if key not in known:
-                near = "".join(f"; did you mean {one!r}?" for one in get_close_matches(key, known, n=1))
-                takes = ", ".join(sorted(known)) or "none"
-                raise ValueError(f"{target} has no argument {key!r}; it takes: {takes}{near}")
-    missing = [p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC and p.name not in given]
-    if missing:
-        raise ValueError(f"{target} needs {', '.join(missing)}")
+    check_arguments(call, node["_target_"], given, num_args=len(args))
+    check_types(call, node["_target_"], {key: value for key, value in given.items() if key not in extra})
     return call(*args, **given)
 
 
@@ -99,15 +90,15 @@ def _maker(value: Any) -> Any:
     return partial(construct, value) if isinstance(value, Mapping) and "_target_" in value else value
 
 
-_VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-
-
 def takes(node: Mapping[str, Any], argument: str) -> bool:
     """Whether the target of `node` has an argument of that name."""
-    return argument in inspect.signature(_locate(node["_target_"])).parameters
+    return argument in inspect.signature(_locate(node)).parameters
 
 
-def _locate(target: str) -> Any:
+def _locate(node: Mapping[str, Any]) -> Any:
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    if not isinstance(target, str):
+        raise ValueError(f"what is built must be a mapping with a _target_, got {node!r}")
     module, _, name = target.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)

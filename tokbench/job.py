@@ -24,13 +24,14 @@ from tokbench.data.common import fingerprint, subset
 from tokbench.data.kodak import kodak_paths
 from tokbench.evaluate.reference import some
 from tokbench.evaluate.tokens import space_of
-from tokbench.generation.tokens import check_guidance, grouped
+from tokbench.generation.tokens import check_scheme, grouped
 from tokbench.interfaces import Dataset, Scheme, Tokenizer, TokenSpace
 from tokbench.locks import held
 from tokbench.metrics.standard_shapes import SHAPES
 from tokbench.places import check_devices, chosen_device
 from tokbench.records import NAME, find_record, read_records, record_file_name, write_whole
 from tokbench.tokenizers.check import check_tokenizer
+from tokbench.values import check_config
 
 VERSION = 1
 Values = Mapping[str, Any]
@@ -149,8 +150,7 @@ def prepare(config: Values) -> Job:
         raise ValueError(f"reuse must be one of {', '.join(REUSE)}, got {config['reuse']!r}")
     if not re.fullmatch(NAME, str(config["name"])):
         raise ValueError(f"name must be letters, digits, '.', '_' and '-', got {config['name']!r}")
-    if not isinstance(config["seed"], int) or config["seed"] < 0:
-        raise ValueError(f"seed must be a whole number >= 0, got {config['seed']!r}")
+    check_config(config)
     if "rd" in config:
         if config["stage"] == "tokenizer":
             raise ValueError("rd=kodak measures model bits, which stage=tokenizer has none of; use another stage")
@@ -162,8 +162,9 @@ def prepare(config: Values) -> Job:
     tokenizer = job.tokenizer()
     size = dataset.train.images.shape[-1]
     check_tokenizer(tokenizer, size=size)
-    for rows, columns in SHAPES if config.get("shapes") else ():
-        tokenizer.shape(rows * size, columns * size)  # a line is made for one size
+    shapes = [tokenizer.shape(rows * size, columns * size) for rows, columns in SHAPES if config.get("shapes")]
+    if config.get("pairs") and config["pairs"]["side"] > size:
+        raise ValueError(f"pairs.side must be <= the side of an image, {size}, got {config['pairs']['side']}")
     config = job.config = _with_loss(job, tokenizer)
     _identify(job, codebooks=len(tokenizer.codebook_sizes))
     presets = _presets_of(config, tokenizer)
@@ -178,10 +179,12 @@ def prepare(config: Values) -> Job:
         job.presets = presets
         for split in dataset.splits.values():
             check_text([caption.encode() for caption in split.captions])
+        if (batch := config["budget"]["backbone"]["batch"]) > len(dataset.train):
+            raise ValueError(f"budget.backbone.batch must be <= the {len(dataset.train)} training images, got {batch}")
         schemes: list[Any] = [job.scheme(preset, space) for preset in job.presets.values()]
-        for scheme in schemes:
-            for guidance in config["budget"]["evaluation"]["guidances"]:
-                check_guidance(guidance, caption_dropout=scheme.caption_dropout)
+        judged = shapes if config["stage"] == "all" and dataset.generation.labels is not None else []
+        for scheme, preset in zip(schemes, job.presets.values(), strict=True):
+            check_scheme(scheme, preset, guidances=config["budget"]["evaluation"]["guidances"], shapes=judged)
         _warn_of_base(job, (scheme.backbone for scheme in schemes))
     return job
 
@@ -249,6 +252,8 @@ def _presets(generation: Values, *, codebooks: int | None) -> dict[str, Values]:
     if codebooks is None:
         return dict(generation)
     native = "native_stages" if codebooks > 1 else "native_discrete" if codebooks else "native_continuous"
+    if missing := {"common", native} - set(generation):
+        raise ValueError(f"generation must have {missing.pop()} with this tokenizer, got {', '.join(generation)}")
     return {"common": generation["common"], "native": generation[native]}
 
 

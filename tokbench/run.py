@@ -122,7 +122,8 @@ def _main(ledger: Ledger, since: float) -> int:
         return STOPPED
     outcomes = ledger.read()
     if stopped and not outcomes:
-        print(*misspelt(words), sep="\n", end="\n", file=sys.stderr)
+        for line in misspelt(words):
+            print(line, file=sys.stderr)
         return BAD_INPUT
     for outcome in outcomes:
         if outcome.code == HELD:
@@ -139,7 +140,11 @@ def _each(config: DictConfig, ledger: Ledger, since: float, words: Sequence[str]
     at_once = _at_once(settings.launcher) if sweep else 1
     share_machine(at_once)
     overrides = list(settings.overrides.task)
-    values = build.plain(config, settings.runtime.choices, overrides)
+    try:
+        values = build.plain(config, settings.runtime.choices, overrides)
+    except ValueError as error:
+        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
     found = run(values, since=since, wait=not sweep)
     outcome = Outcome(**vars(found), overrides=" ".join(overrides), sweep=sweep, config=values)
     ledger.add(outcome)

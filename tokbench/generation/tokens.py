@@ -5,6 +5,11 @@ B images, N image tokens, D channels, K stages or groups.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from math import inf
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -25,8 +30,10 @@ def check_head(scheme: str, space: TokenSpace, head: Head, *, temperature: float
     if head.reads == "latents":
         check_snap(scheme, space)
     least = "> 0" if head.reads == "latents" else ">= 0"
-    if temperature < 0 or (temperature == 0 and head.reads == "latents"):
+    if not 0 <= temperature < inf or (temperature == 0 and head.reads == "latents"):
         raise ValueError(f"temperature must be {least} with head {type(head).__name__}, got {temperature}")
+    if hasattr(head, "check_temperature"):  # one with rules of its own
+        head.check_temperature(temperature)
 
 
 def check_snap(scheme: str, space: TokenSpace) -> None:
@@ -51,8 +58,24 @@ def check_guidance(guidance: float, *, caption_dropout: float) -> None:
         raise ValueError(f"guidance must be 1 for a scheme trained with caption_dropout = 0, got {guidance}")
 
 
+def check_scheme(
+    scheme: Any, preset: Mapping[str, Any], *, guidances: Iterable[float], shapes: Iterable[tuple[int, ...]]
+) -> None:
+    """ValueError where the scheme of a preset lacks a loss's weight, or cannot be judged at these guidances and token shapes."""
+    if not {"text", "image"} <= set(scheme.loss_weights):
+        raise ValueError(f"loss_weights must be of text and image, got {scheme.loss_weights}")
+    for guidance in guidances:
+        check_guidance(guidance, caption_dropout=scheme.caption_dropout)
+    for shape in shapes:
+        if getattr(scheme, "following", None) is not None:  # one vector for each place of the training images
+            raise ValueError(f"order must be raster with shapes=true, got {preset['scheme']['order']!r}")
+        grouped(replace(scheme.space, shape=shape), getattr(scheme, "patch", 1))
+
+
 def grouped(space: TokenSpace, patch: int) -> tuple[int, tuple[int, ...]]:
     """Channels and shape of what a backbone reads where P x P of the tokenizer's tokens are one; ValueError if they cannot be."""
+    if not isinstance(patch, int):
+        raise ValueError(f"patch must be a whole number, got {patch!r}")
     if patch == 1:
         return space.dim, space.shape
     if patch < 1 or len(space.shape) != 2 or space.shape[0] % patch or space.shape[1] % patch:

@@ -99,10 +99,22 @@ class Diffusion(nn.Module):
         super().__init__()
         if draws < 1 or net_width % 2:
             raise ValueError(f"draws must be >= 1 and net_width even, got {draws} and {net_width}")
+        if net_width < 1 or net_depth < 0:
+            raise ValueError(f"net_width must be >= 1 and net_depth >= 0, got {net_width} and {net_depth}")
         self.schedule, self.prediction = process(schedule, prediction)
         self.sampler, self.ancestral = choose(SAMPLERS, sampler, "sampler"), sampler == "ddpm"
+        self.sampler_name = sampler
         self.evaluations, self.steps, self.draws = evaluations(sampler, steps), steps, draws
         self.net = Denoiser(width=width, dim=dim, net_width=net_width, net_depth=net_depth)
+
+    def check_temperature(self, temperature: float) -> None:
+        """ValueError unless the sampler can draw at this temperature, which only the noise of 'ddpm' has a use for."""
+        check_temperature("diffusion", temperature)
+        if temperature != 1 and not self.ancestral:
+            raise ValueError(
+                f"temperature must be 1 but with sampler 'ddpm', which alone adds noise, got {temperature} "
+                f"with {self.sampler_name!r}"
+            )
 
     @property
     def flops(self) -> int:
@@ -135,11 +147,7 @@ class Diffusion(nn.Module):
         `temperature` multiplies the noise of each ancestral step (arXiv:2406.11838, section 3.2): only sampler 'ddpm' adds any,
         and with another it must be 1.
         """
-        check_temperature("diffusion", temperature)
-        if temperature != 1 and not self.ancestral:
-            raise ValueError(
-                f"temperature must be 1 but with sampler 'ddpm', which alone adds noise, got {temperature}"
-            )
+        self.check_temperature(temperature)
         h_uncond, state = without_caption(h_uncond, guidance), self.net.state(h)
         without = None if h_uncond is None else self.net.state(h_uncond)
 

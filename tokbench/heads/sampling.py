@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import torch
 from torch import Generator, Tensor
@@ -20,7 +21,7 @@ def check_discrete(head: str, codebook_sizes: Sequence[int], top_p: float) -> No
 
 def check_temperature(head: str, temperature: float) -> None:
     """ValueError unless a density can be drawn from at this temperature: its limit 0 is a point without a density."""
-    if not temperature > 0:
+    if not 0 < temperature < inf:
         raise ValueError(f"head {head!r} needs a temperature > 0, got {temperature}")
 
 
@@ -42,7 +43,7 @@ def guided(logits: Tensor, without: Tensor | None, guidance: float) -> Tensor:
 
 def draw(logits: Tensor, *, temperature: float, top_p: float, generator: Generator) -> Tensor:
     """(M,) int64 drawn from logits (M, V): temperature (0: the likeliest), then the nucleus of mass `top_p`."""
-    if temperature < 0:
+    if not 0 <= temperature < inf:
         raise ValueError(f"temperature must be >= 0, got {temperature}")
     if temperature == 0:
         return logits.argmax(dim=-1)
