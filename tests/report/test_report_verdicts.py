@@ -163,7 +163,7 @@ def equal_bits(claim: Claim, stem: str, outcome: Outcome) -> Made:
         for way in ("second", "first"):
             runs = matching(stem, _named(pair[way]), SIZES)
             for place, (_, config) in enumerate(runs):
-                rate = 0.05 * 400 ** (place / (len(runs) - 1))
+                rate = 0.32 * 2 ** (place / (len(runs) - 1))  # round every number of bits that a rule asks for
 
                 def values(
                     seed: int, rate: float = rate, gap: Any = gap, own: bool = way == "first"
