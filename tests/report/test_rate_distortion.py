@@ -102,6 +102,16 @@ def test_points_of_more_seeds_do_not_push_the_curves_of_fewer_off_the_page(tmp_p
     assert "NA (fewer than 4 points)" in page
 
 
+def test_one_point_of_two_seeds_does_not_cost_the_others_their_third(tmp_path):
+    filed(tmp_path, "fsq", gain=0.0, sizes=(16, 64, 256))
+    filed(tmp_path, "vq_tuned", gain=1.0, sizes=(16, 64))
+    filed(tmp_path, "vq_tuned", gain=1.0, sizes=(256,), seeds=2)
+    (view,) = read_views(tmp_path)
+    curves, seeds = make_curves(view, make_families(view.rows))
+    assert seeds == [0, 1, 2]
+    assert {label: len(curve.bits) for label, curve in curves.items()} == {"fsq": 3, "vq_tuned": 2}
+
+
 def test_bd_rate_is_against_the_tuned_vq_and_on_kodak_against_jpeg(results):
     first, kodak = (results / PAGE).read_text().split("## Kodak")
     assert "against vq_tuned" in first

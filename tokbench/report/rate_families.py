@@ -19,6 +19,7 @@ from tokbench.metrics.statistics import Floats
 from tokbench.report.equal_bits import Curve
 from tokbench.report.groups import settings
 from tokbench.report.methods import BLOCKS, MODEL_BITS, without_size
+from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rows import Row, Summary, labels, summarize
 from tokbench.report.view import Sampled, View
 
@@ -115,8 +116,7 @@ def rate_point(row: Row) -> RatePoint | None:
 def make_curves(view: View, families: Sequence[Family]) -> tuple[dict[str, Curve], list[int]]:
     """PSNR against model bits per pixel of families with two points or more, and the seeds it is over.
 
-    Those are the seeds that put most points on curves; points without them all are left out, and continuous latents, whose
-    sample is of other images.
+    Points without all those seeds are left out, and continuous latents, whose sample is of other images.
     """
     families = [Family(f.label, tuple(point for point in f.points if point.block is not None)) for f in families]
     tables = {id(point): _sampled(view, point) for family in families for point in family.points}
@@ -131,12 +131,14 @@ def make_curves(view: View, families: Sequence[Family]) -> tuple[dict[str, Curve
 
 
 def _seeds_of_most(families: Sequence[Sequence[set[int]]]) -> list[int]:
-    """Of the seeds that points have, those that leave most points in families of two or more; of equals the more seeds."""
+    """Of the seeds that points have, those that leave most families two points or more; of equals as many seeds as may rank,
+    then the more points, then the more seeds.
+    """
 
-    def left(seeds: Iterable[int]) -> tuple[int, int]:
+    def left(seeds: Iterable[int]) -> tuple[int, int, int, int]:
         wanted = set(seeds)
-        counts = (sum(wanted <= own for own in points) for points in families)
-        return sum(count for count in counts if count > 1), len(wanted)
+        counts = [count for points in families if (count := sum(wanted <= own for own in points)) > 1]
+        return len(counts), min(len(wanted), MIN_SEEDS), sum(counts), len(wanted)
 
     candidates = {frozenset(own) for points in families for own in points if own}
     return sorted(max(candidates, key=left, default=frozenset()))
