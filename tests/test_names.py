@@ -62,3 +62,10 @@ def test_the_list_has_a_line_for_everything_and_needs_no_torch() -> None:
 def test_a_kind_that_is_not_there_is_answered(capsys) -> None:
     assert listing.main(["quantiser"]) == 2
     assert "did you mean 'quantizers'?" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_had_enough_is_no_error() -> None:
+    line = f"{sys.executable} -m tokbench.list | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=build.ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokbench.build import ROOT
-from tokbench.names import hint, one_of
+from tokbench.names import hint, one_of, piped
 from tokbench.report.advice import FIXED, Advice, Cost, Limit, Option, Way, absence, advise, named
 from tokbench.report.definitions import direction
 from tokbench.report.experiments import own_views, plain_views, read_experiments
@@ -172,4 +172,4 @@ def _wrong(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(piped(main))

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokbench.build import ROOT
-from tokbench.names import hint
+from tokbench.names import hint, piped
 from tokbench.records import RunRecord, read_records
 from tokbench.report.comparison import Pair, pairs
 from tokbench.report.formatting import heading, listed, markdown_table, number
@@ -141,4 +141,4 @@ def _groups(results: Path) -> list[Group]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(piped(main))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tokbench.build import ROOT
-from tokbench.names import hint
+from tokbench.names import hint, piped
 
 OK, BAD_INPUT = 0, 2
 
@@ -66,4 +66,4 @@ KINDS: dict[str, tuple[str, Callable[[Path], str], str]] = {  # kind: folder, fi
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(piped(main))
