@@ -58,7 +58,10 @@ def readme_block(views: Sequence[View], results: Path) -> str:
     ]
     own = [view for view in views if view.group.experiment and (results / f"{view.group.stem}.md").exists()]
     swept = [view for view in _newest(views) if is_sweep(view.group) and not _generates(view)]
-    lengths = [line for view in swept if (found := short_tables(view)) for line in ("", *found, *_bars(view, results))]
+    lengths: list[str] = []
+    for view in swept:
+        found = short_tables(view, published=not lengths)
+        lengths += ["", *found, *_bars(view, results)] if found else []
     told += [*lengths, "", f"More: [{INFORMATION}]({results.name}/{INFORMATION}).", ""] if lengths else []
     return "\n".join([*told, *_experiments(own, results.name), *figures([*_newest(views), *own], results), ""])
 

@@ -111,8 +111,10 @@ def _coded(view: View) -> set[str]:
     return {record.name for record in view.group.records if TOTAL in record.metrics}
 
 
-def short_tables(view: View) -> list[str]:
-    """Markdown of a group for a reader in a hurry: the one code length of each tokenizer, then the budget with published ones."""
+def short_tables(view: View, *, published: bool = True) -> list[str]:
+    """Markdown of a group for a reader in a hurry: the one code length of each tokenizer, then the budget, with that of published
+    systems or without.
+    """
     rows = _one_a_name(view)
     if not rows:
         return []
@@ -120,22 +122,21 @@ def short_tables(view: View) -> list[str]:
     cells = [[names[row.label], *(show(summarize(row.records, key)) for _, key in SHORT)] for row in rows]
     cells += [[f"*{name}*", *[EMPTY] * (len(SHORT) - 1), _short_codec(view, name)] for name in CODECS]
     measured = [[names[line[0]], *line[1:-1]] for line in measured_rows(view) if line[0] in names]
-    budget = measured + published_rows(BITS_PER_BYTE[0])
+    budget = measured + (published_rows(BITS_PER_BYTE[0]) if published else [])
     of = f"{view.group.stem}; bits a sub-pixel, 8 is the raw image; of a name the row nearest to FSQ's bits"
     title = f"**One code length** ({of})"
     known = held_bits_per_subpixel(view)
-    source = f"of the measured images {known[1]}, " if known else ""
-    held = f"**Bits held and carried** ({source}of published systems {BITS_PER_BYTE[0]:g} bits/byte, ImageNet's at 64 x 64)"
+    held = [f"the images hold {known[1]}"] if known else []
+    held += [f"published systems' {BITS_PER_BYTE[0]:g} bits/byte, as ImageNet at 64 x 64"] if published else []
     return [
         title,
         "",
         *markdown_table(["tokenizer", *(name for name, _ in SHORT)], cells),
         "",
-        held,
+        f"**Bits held and carried** ({'; '.join(held)})",
         "",
         *markdown_table(HEADINGS, budget),
-        "",
-        CAVEAT,
+        *(["", CAVEAT] if published else []),
     ]
 
 
