@@ -112,6 +112,16 @@ def test_one_point_of_two_seeds_does_not_cost_the_others_their_third(tmp_path):
     assert {label: len(curve.bits) for label, curve in curves.items()} == {"fsq": 3, "vq_tuned": 2}
 
 
+def test_a_family_of_one_seed_is_named_and_does_not_take_the_ranking_from_the_others(tmp_path):
+    filed(tmp_path, "fsq", gain=0.0, sizes=(16, 64, 256))
+    filed(tmp_path, "vq_tuned", gain=1.0, sizes=(16, 64, 256))
+    filed(tmp_path, "lfq", gain=0.5, sizes=(16, 64, 256), seeds=1)
+    assert main(["--results", str(tmp_path)]) == 0
+    page = (tmp_path / PAGE).read_text()
+    assert "Left out, as too few of their points have these 3 seeds: lfq." in page
+    assert "Nothing is bold" not in page
+
+
 def test_bd_rate_is_against_the_tuned_vq_and_on_kodak_against_jpeg(results):
     first, kodak = (results / PAGE).read_text().split("## Kodak")
     assert "against vq_tuned" in first

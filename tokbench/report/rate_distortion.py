@@ -29,7 +29,7 @@ from tokbench.report.equal_bits import (
     round_targets,
     stretches,
 )
-from tokbench.report.formatting import EMPTY, markdown_table, number
+from tokbench.report.formatting import EMPTY, listed, markdown_table, number
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rate_families import MODEL_BPP, PSNR, Family, RatePoint, make_curves, make_families
 from tokbench.report.rate_plot import draw_rate
@@ -153,7 +153,8 @@ def _section(view: View, families: Sequence[Family]) -> list[str]:
 
 def equal_model_bits(view: View, families: Sequence[Family] | None = None) -> list[str]:
     """Markdown: PSNR with its interval at a few numbers of model bits, by family; [] where no family has several points."""
-    curves, seeds = make_curves(view, _families(view) if families is None else families)
+    families = _families(view) if families is None else families
+    curves, seeds = make_curves(view, families)
     ranges = [found for c in curves.values() for found in stretches(c.bits[front(c.bits, c.quality)])]
     targets = round_targets(ranges, most=MOST_TARGETS)
     if not targets:
@@ -163,7 +164,9 @@ def equal_model_bits(view: View, families: Sequence[Family] | None = None) -> li
     read = [label for label in curves if any(label in found for found in places)]
     cells = [[label, *(_at_cell(found.get(label), bold=bold) for found in places)] for label in read]
     headings = ["family", *(f"{target:g} bits/pixel" for target in targets)]
-    return [*markdown_table(headings, cells), "", EQUAL, *([] if bold else ["", FEW])]
+    few = [f.label for f in families if f.label not in curves and sum(p.block is not None for p in f.points) > 1]
+    missing = ["", f"Left out, as too few of their points have these {len(seeds)} seeds: {listed(few)}."] if few else []
+    return [*markdown_table(headings, cells), "", EQUAL, *([] if bold else ["", FEW]), *missing]
 
 
 def _at_cell(found: AtBits | None, *, bold: bool) -> str:

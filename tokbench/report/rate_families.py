@@ -131,14 +131,14 @@ def make_curves(view: View, families: Sequence[Family]) -> tuple[dict[str, Curve
 
 
 def _seeds_of_most(families: Sequence[Sequence[set[int]]]) -> list[int]:
-    """Of the seeds that points have, those that leave most families two points or more; of equals as many seeds as may rank,
-    then the more points, then the more seeds.
+    """Of the seeds that points have, as many as may rank, if they leave two families with two points or more to compare; of
+    equals those that leave most families, then most points, then the more seeds.
     """
 
-    def left(seeds: Iterable[int]) -> tuple[int, int, int, int]:
+    def left(seeds: Iterable[int]) -> tuple[bool, int, int, int, int]:
         wanted = set(seeds)
         counts = [count for points in families if (count := sum(wanted <= own for own in points)) > 1]
-        return len(counts), min(len(wanted), MIN_SEEDS), sum(counts), len(wanted)
+        return len(counts) > 1, min(len(wanted), MIN_SEEDS), len(counts), sum(counts), len(wanted)
 
     candidates = {frozenset(own) for points in families for own in points if own}
     return sorted(max(candidates, key=left, default=frozenset()))
