@@ -175,7 +175,9 @@ def test_shapes_need_the_order_that_any_number_of_tokens_has(order: str) -> None
 
 def test_shapes_need_patches_that_divide_every_one() -> None:
     words = ["budget=smoke", "shapes=true", "generation=transfusion"]
-    job.prepare(build.compose([*words, "+generation.scheme.patch=2"]))
+    assert job.prepare(build.compose([*words, "+generation.scheme.patch=2"])).config["shapes"]
+    with pytest.raises(ValueError, match="patch must divide the tokenizer's grid, got patch 3"):
+        job.prepare(build.compose([*words, "+generation.scheme.patch=3"]))
 
 
 def test_steps_may_be_null_where_training_flops_pay_for_them() -> None:

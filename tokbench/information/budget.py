@@ -149,10 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not holds:
             print(f"error: {rule}, got {value}", file=sys.stderr)
             return 2
-    print("\n".join(report(given.bits_per_byte, given.size, given.codebook_size, tokens)))
-    print(f"\npublished, at {given.bits_per_byte:g} bits/byte:")
+    lines = [*report(given.bits_per_byte, given.size, given.codebook_size, tokens), ""]
+    lines.append(f"published, at {given.bits_per_byte:g} bits/byte:")
     for row in published_rows(given.bits_per_byte):
-        print(f"  {row[0]:42} {row[2]:>5} x {row[3]:>7} codes: {row[4]:>7} bits, {row[5]} bits/byte, {row[8]}")
+        lines.append(f"  {row[0]:42} {row[2]:>5} x {row[3]:>7} codes: {row[4]:>7} bits, {row[5]} bits/byte, {row[8]}")
+    print("\n".join(lines))  # at once: a reader such as `head` may leave after a line
     return 0
 
 

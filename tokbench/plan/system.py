@@ -20,6 +20,7 @@ from tokbench.interfaces import TokenSpace
 from tokbench.layers import hidden_size
 from tokbench.plan.training import training_flops
 from tokbench.roofline import Bounds, Device, Work, bounds, sizes_of, workload
+from tokbench.values import check_config
 
 LARGEST_BATCH = 4096
 
@@ -63,6 +64,7 @@ def planned(
     ValueError, or Hydra's own error, where they do not fit.
     """
     config = build.compose([*_overrides(preset, given), *overrides])
+    check_config(config)
     node = config["generation"]
     if "scheme" not in node:
         raise ValueError(f"generation must name single presets, such as chameleon or transfusion, got {preset!r}")

@@ -66,7 +66,9 @@ def quality_at(bits: Floats, quality: Floats, targets: Sequence[float]) -> Float
     if len(bits) < 2 or (np.diff(bits) <= 0).any():
         return np.full(len(places), np.nan)
     found = np.asarray(PchipInterpolator(bits, quality, extrapolate=False)(places), dtype=np.float64)
-    held = np.any([(low <= places) & (places <= high) for low, high in stretches(bits)] or [places < places], axis=0)
+    held = np.zeros(len(places), dtype=bool)
+    for low, high in stretches(bits):
+        held |= (low <= places) & (places <= high)
     return np.where(held, found, np.nan)
 
 
