@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from tokbench import build
 from tokbench.blocks import PICTURED, run_blocks
 from tokbench.environment import describe
-from tokbench.evaluate.code_length import codec_measures, evaluate_code_length
+from tokbench.evaluate.code_length import code_length_measures, codec_measures
 from tokbench.evaluate.costs import tokenizer_costs
 from tokbench.evaluate.exactness import evaluate_exactness, source_bits
 from tokbench.evaluate.legibility import evaluate_legibility
@@ -29,7 +29,7 @@ from tokbench.job import Job, checkout
 from tokbench.judging import judged
 from tokbench.metrics.images import to_float
 from tokbench.records import SCHEMA_VERSION, DataInfo, RunRecord, write_arrays, write_record
-from tokbench.stages import forget, scheme_name, tokenizer_loss, trainable, trained_tokenizer
+from tokbench.stages import code_length, forget, scheme_name, tokenizer_loss, trainable, trained_tokenizer
 from tokbench.train import Training
 from tokbench.tune import Trial, tune
 
@@ -58,7 +58,7 @@ def execute(job: Job) -> Path:
         others += run_blocks(job, tokenizer, reference, found)
     if job.config["stage"] != "tokenizer":
         with job.step("code length"):
-            _code_length(job, tokenizer, found)
+            _code_length(job, chosen, tokenizer, found)
     path = _write(job, found, _environment(job, reference, max(others)))
     for preset in job.presets.values():
         forget(job, scheme_name(job, preset))
@@ -130,18 +130,15 @@ def _cost_tokenizer(job: Job, tokenizer: Tokenizer, found: Found) -> float:
     return others
 
 
-def _code_length(job: Job, tokenizer: Tokenizer, found: Found) -> None:
-    """Adds the lossless code length, beside that of image codecs."""
-    table, evaluation = found.metrics.get("bits/table_bits_per_image"), job.config["budget"]["evaluation"]
+def _code_length(job: Job, chosen: Job, tokenizer: Tokenizer, found: Found) -> None:
+    """Adds the lossless code length of the tokenizer that the chosen job trained, beside that of image codecs."""
+    table = found.metrics.get("bits/table_bits_per_image")
     tokens = found.arrays.get("token_bits_native", found.arrays.get("token_bits_common"))
-    measures, total = evaluate_code_length(
-        tokenizer,
+    measures, total = code_length_measures(
         job.dataset,
+        code_length(chosen, tokenizer),
         tokens=None if tokens is None else torch.from_numpy(tokens),
         table_bits=None if table is None else table.value,
-        steps=job.config["budget"]["judge"]["steps"],
-        batch=evaluation["batch"],
-        device=job.device,
     )
     found.add(measures | codec_measures(job.dataset), lossless_bits=total)
 

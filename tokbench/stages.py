@@ -12,10 +12,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from tokbench import build
+from tokbench.evaluate.code_length import fit_code_length
 from tokbench.evaluate.costs import training_step_flops
 from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
+from tokbench.information.lossless import CodeLength
 from tokbench.interfaces import Scheme, TokenBatch, Tokenizer, TokenSpace
-from tokbench.job import Job, Values, prepare, rooms_of
+from tokbench.job import CODED, Job, Values, prepare, rooms_of
 from tokbench.locks import held
 from tokbench.memory import trained_in_memory
 from tokbench.metrics.images import to_float
@@ -80,6 +82,21 @@ def tokenizer_path(job: Job) -> Path:
     parts += [config["devices"]] if config["devices"] > 1 else []
     used = build.versions([config[k] for k in ("tokenizer", "quantizer")] + [config.get("loss")], rooms_of(config))
     return Path(config["cache_dir"]) / "tokenizers" / f"{build.digest(parts, used, job.fingerprints)}.pt"
+
+
+def code_length(job: Job, tokenizer: Tokenizer) -> CodeLength:
+    """What the job's trained tokenizer leaves open, which no generator changes; from the cache where it was fitted before."""
+    budget, used = job.config["budget"], build.versions([], CODED)
+    options = {"steps": budget["judge"]["steps"], "batch": budget["evaluation"]["batch"]}
+    name = build.digest(tokenizer_path(job).stem, options, used)
+    path = Path(job.config["cache_dir"]) / "code_lengths" / f"{name}.pt"
+    with held(path):
+        remove_partial(path.parent, path.name)
+        if path.exists() and not job.config["force"]:
+            return CodeLength(**torch.load(path, weights_only=True))
+        found = fit_code_length(tokenizer, job.dataset, device=job.device, **options)
+        save(path, vars(found))
+        return found
 
 
 def scheme_name(job: Job, preset: Values) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from tokbench import build
-from tokbench.evaluate.code_length import evaluate_code_length, token_bits
+from tokbench import build, stages
+from tokbench.evaluate.code_length import code_length_measures, fit_code_length, token_bits
 from tokbench.evaluate.tokens import encode_split, token_space
 from tokbench.execute import execute
 from tokbench.interfaces import Dataset, Quantized, Split
@@ -110,9 +112,14 @@ class Halved(Patches):
 
 
 def test_what_is_lost_is_paid_for_by_a_tokenizer_that_needs_no_training_too() -> None:
-    options = {"tokens": torch.ones(40), "table_bits": None, "steps": 2, "batch": 40, "device": CPU}
+    data, options = dataset(entropy_bits=1.0), {"steps": 2, "batch": 40, "device": CPU}
     (kept, kept_bits), (lost, _) = (
-        evaluate_code_length(tokenizer, dataset(entropy_bits=1.0), **options)  # type: ignore[arg-type]
+        code_length_measures(
+            data,
+            fit_code_length(tokenizer, data, **options),  # type: ignore[arg-type]
+            tokens=torch.ones(40),
+            table_bits=None,
+        )
         for tokenizer in (Patches(4), Halved(4))
     )
     assert kept["information/residual_bits_per_subpixel"].value == 0
@@ -147,3 +154,23 @@ def test_a_density_of_tokens_that_are_no_levels_is_no_code() -> None:
         scheme = job.scheme(job.presets["native"], space).eval()  # type: ignore[attr-defined]
         assert (token_bits(scheme, space, table, batch=96) is not None) == coded
     assert torch.equal(patches.decode(patches.latents(to_float(split.images))), to_float(split.images))
+
+
+def test_a_tokenizer_s_code_length_is_fitted_once_and_read_again_unchanged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = ["quantizer=continuous_4", "stage=bits", "budget=smoke", f"results_dir={tmp_path}", f"cache_dir={tmp_path}"]
+    other = ["budget.backbone.steps=3"]  # another generator on the same tokenizer
+    judged = ["budget.judge.steps=4"]  # another length of the fit
+    execute(prepare(build.compose(given)))
+    fitted = []
+    monkeypatch.setattr(
+        stages, "fit_code_length", lambda *a, **k: fitted.append(k["steps"]) or fit_code_length(*a, **k)
+    )
+    execute(prepare(build.compose([*given, *other])))
+    assert not fitted
+    first, second = (r.metrics["information/residual_bits_per_subpixel"] for r in read_records(tmp_path / "runs"))
+    assert first == second
+    execute(prepare(build.compose([*given, *judged])))
+    execute(prepare(build.compose([*given, "force=true"])))
+    assert len(fitted) == 2

@@ -19,7 +19,7 @@ from tokbench.evaluate.tokens import TokenTable
 from tokbench.generation.denoise import Denoise
 from tokbench.information.diffusion_bound import bound_nats
 from tokbench.information.image_lossless import CODECS, bits_per_subpixel
-from tokbench.information.lossless import fit_code, measure_code
+from tokbench.information.lossless import CodeLength, fit_code, measure_code
 from tokbench.interfaces import Dataset, Scheme, TokenBatch, Tokenizer, TokenSpace
 from tokbench.metrics.images import to_float, to_uint8
 from tokbench.metrics.standard_information import BOUND_TIMES, IMAGES
@@ -74,32 +74,34 @@ def _keeps_all(tokenizer: Tokenizer, images: Tensor, *, batch: int, device: torc
     return all(torch.equal(one, other) for one, other in zip(again, parts, strict=True))
 
 
-def evaluate_code_length(
-    tokenizer: Tokenizer,
-    dataset: Dataset,
-    *,
-    tokens: Tensor | None,
-    table_bits: float | None,
-    steps: int,
-    batch: int,
-    device: torch.device,
+def fit_code_length(
+    tokenizer: Tokenizer, dataset: Dataset, *, steps: int, batch: int, device: torch.device
+) -> CodeLength:
+    """What the tokens of the judged images leave open, and their bits where they are latents; nothing is left where a
+    tokenizer keeps all. It is said by parts that are fitted in so many steps, from seed 0.
+    """
+    held_out = dataset.generation.images[some(len(dataset.generation), IMAGES)]
+    if _keeps_all(tokenizer, held_out, batch=batch, device=device):
+        nothing = torch.zeros(len(held_out), dtype=torch.float64)
+        return CodeLength(None, nothing, torch.full_like(nothing, torch.inf))
+    splits = {name: dataset.splits[name].images for name in ("train", "validation")}
+    code = fit_code(tokenizer, splits, steps=steps, batch=batch, seed=0, device=device)
+    return measure_code(code, held_out, batch=batch, seed=0, device=device)
+
+
+def code_length_measures(
+    dataset: Dataset, found: CodeLength, *, tokens: Tensor | None, table_bits: float | None
 ) -> tuple[Measures, Tensor | None]:
     """Measures, and (n,) bits of each image in all, None without a model of the tokens.
 
     `tokens`: (n,) bits of each image's tokens under a model; `table_bits`: of an image's under the training split's tables.
     """
-    held_out = dataset.generation.images[some(len(dataset.generation), IMAGES)]
-    size = held_out[0].numel()
-    residual, measures = torch.zeros(len(held_out), dtype=torch.float64), Measures()
-    at = "information/"
-    if not _keeps_all(tokenizer, held_out, batch=batch, device=device):
-        splits = {name: dataset.splits[name].images for name in ("train", "validation")}
-        code = fit_code(tokenizer, splits, steps=steps, batch=batch, seed=0, device=device)
-        found = measure_code(code, held_out, batch=batch, seed=0, device=device)
-        residual, tokens = found.residual, found.tokens if found.tokens is not None else tokens
-        if found.tokens is not None:
-            measures[f"{at}coded_psnr_db"] = mean_of(f"{at}coded_psnr_db", found.psnr)
-            measures[f"{at}token_bits_per_pixel"] = mean_of(f"{at}token_bits_per_pixel", found.tokens * 3 / size)
+    size = dataset.generation.images[0].numel()
+    residual, measures, at = found.residual, Measures(), "information/"
+    if found.tokens is not None:
+        tokens = found.tokens
+        measures[f"{at}coded_psnr_db"] = mean_of(f"{at}coded_psnr_db", found.psnr)
+        measures[f"{at}token_bits_per_pixel"] = mean_of(f"{at}token_bits_per_pixel", found.tokens * 3 / size)
     measures[f"{at}residual_bits_per_subpixel"] = mean_of(f"{at}residual_bits_per_subpixel", residual / size)
     key = f"{at}table_lossless_bits_per_subpixel"
     if table_bits is not None:
