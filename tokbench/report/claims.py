@@ -29,7 +29,8 @@ RULES: Mapping[str, Callable[..., list[Finding | None]]] = {
     **{"collapse": collapse, "enough": enough, "parity": parity, "equal_bits": equal_bits},
 }
 TOYS = "python -m tokbench.toys"
-ABOUT = {"question", "tier", "minutes"}  # which a file must say, beside its claims and the stages of its seeds
+ABOUT = {"question", "tier", "minutes"}  # which a file must say, beside its claims
+SWEPT = {"stages", "images", "image_weights"}  # and what its own values may be looked up in
 TIERS = ("cpu", "gpu", "reference")
 
 
@@ -79,10 +80,9 @@ def _load(folder: Path) -> tuple[Claim, ...]:
 
 def _claims(path: Path) -> list[Claim]:
     about = yaml.safe_load(path.read_text()).get("about") or {}
-    if about and set(about) - {"claims", "stages"} != ABOUT:
-        raise ValueError(
-            f"{path.name}: about must hold {', '.join(sorted(ABOUT))} and perhaps claims and stages, got {sorted(about)}"
-        )
+    if about and set(about) - {"claims"} - SWEPT != ABOUT:
+        must, may = ", ".join(sorted(ABOUT)), ", ".join(sorted({"claims"} | SWEPT))
+        raise ValueError(f"{path.name}: about must hold {must} and perhaps {may}, got {sorted(about)}")
     if about and about["tier"] not in TIERS:
         raise ValueError(f"{path.name}: about.tier must be one of {', '.join(TIERS)}, got {about['tier']!r}")
     claims = []
