@@ -156,7 +156,8 @@ class Block:
         self._completions()
         if job.config.get("few_steps"):
             guidance = self.found.metrics[f"{self.name}/guided/guidance"].value or 1.0
-            options |= {"most": job.config["few_steps"], "guidance": guidance}
+            largest = job.config["budget"]["evaluation"]["throughput_batch"]
+            options |= {"most": job.config["few_steps"], "guidance": guidance, "largest": largest}
             self.found.add(evaluate_few_steps(*known, self.reference, self.sizes, **options))
 
     def _completions(self) -> None:

@@ -179,6 +179,7 @@ class Scheme(Protocol):
     """In which order the image tokens come to be; owns its backbone."""
 
     loss_weights: Mapping[str, float]
+    interleaved: float  # probability that the rows of a training batch hold two captioned images each
 
     @property
     def likelihood(self) -> Literal["exact", "bound", "density"] | None:

@@ -10,8 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tokbench import build
 
+ADVICE = ("Config search path", "Set the environment variable", "full_key:", "object_type=", "reference_type=")
 CONF, EXPERIMENTS = build.ROOT / "conf", build.ROOT / "experiments"
 
 
@@ -56,9 +59,36 @@ def misspelt(words: Iterable[str]) -> Iterator[str]:
                 if option not in (*known[group], "null"):
                     yield from _line(f"{group}={option}", option, known[group])
         elif not word.startswith(("+", "~", "hydra")):
-            keys = {*_keys(build.compose(good)), *known}
-            if group not in keys:
+            config = build.compose(good)
+            keys, part = {*_keys(config), *known}, group.partition(".")[0]
+            if part in known and part != group and not config.get(part):
+                yield f"{part} is null: choose one of its options first, {part}={' or '.join(known[part])}"
+            elif group not in keys:
                 yield from _line(group, group, keys)
+
+
+def check_keys(config: Iterable[str]) -> None:
+    """ValueError that names the first top-level key of a composed configuration that no run reads."""
+    base = yaml.safe_load((CONF / "config.yaml").read_text())
+    known = {
+        *base,
+        *(next(iter(part)).removeprefix("override ") for part in base["defaults"] if part != "_self_"),
+        "about",
+    }
+    for key in config:
+        if key not in known:
+            raise ValueError(f"{key} is no key of a run{hint(key, known)}")
+
+
+def in_one_line(said: str) -> str:
+    """What Hydra says of a command line that it cannot compose, without its advice and its search path."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    if "Traceback (most recent call last):" in lines:
+        return lines[-1].partition(": ")[2] or lines[-1]
+    first = next((n for n, line in enumerate(lines) if line.startswith(ADVICE)), len(lines))
+    kept = [line for line in lines[:first] if not line.startswith(("To append", "See https"))]
+    options = next((n for n, line in enumerate(kept, start=1) if line.startswith("Available options")), len(kept))
+    return " ".join([*kept[:options], ", ".join(kept[options:])]).strip()
 
 
 def _line(what: str, name: str, known: Iterable[str]) -> Iterator[str]:

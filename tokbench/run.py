@@ -6,16 +6,18 @@ cannot be written; 130: stopped by hand.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,7 +27,7 @@ from omegaconf import DictConfig
 
 from tokbench import build
 from tokbench.locks import Held, held
-from tokbench.names import misspelt
+from tokbench.names import check_keys, in_one_line, misspelt
 from tokbench.records import remove_partial
 from tokbench.sweeps import BAD_INPUT, FAILED, HELD, OK, STOPPED, Ledger, Outcome, Result, failures, progress
 
@@ -105,23 +107,37 @@ def main() -> int:
         return _main(Ledger(Path(folder) / "outcomes"), time.time())
 
 
+class Heard(io.StringIO):
+    """What Hydra says instead of on the terminal, to be told in one line; a run itself speaks to the terminal."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        super().__init__()
+        self.terminal = terminal
+
+
 def _main(ledger: Ledger, since: float) -> int:
+    said = Heard(sys.stderr)
     words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
 
     @hydra.main(config_path=str(build.ROOT / "conf"), config_name="config", version_base="1.3")
     def each(config: DictConfig) -> None:  # in a process of its own where a launcher has several
-        _each(config, ledger, since, words)
+        with redirect_stderr(getattr(sys.stderr, "terminal", sys.stderr)):
+            _each(config, ledger, since, words)
 
     stopped = None
     try:
-        each()
+        with redirect_stderr(said):
+            each()
     except SystemExit as stop:  # Hydra, or its launcher, has said what is wrong
         stopped = stop.code
     except KeyboardInterrupt:
         print("stopped: what was not finished left no record; the next start goes on from there", file=sys.stderr)
         return STOPPED
-    outcomes = ledger.read()
-    if stopped and not outcomes:
+    finally:
+        outcomes = ledger.read()
+        refused, text = bool(stopped) and not outcomes, said.getvalue()
+        print(f"error: {in_one_line(text)}\n" if refused and text else text, end="", file=sys.stderr)
+    if refused:
         for line in misspelt(words):
             print(line, file=sys.stderr)
         return BAD_INPUT
@@ -141,6 +157,7 @@ def _each(config: DictConfig, ledger: Ledger, since: float, words: Sequence[str]
     share_machine(at_once)
     overrides = list(settings.overrides.task)
     try:
+        check_keys(map(str, config))
         values = build.plain(config, settings.runtime.choices, overrides)
     except ValueError as error:
         print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)

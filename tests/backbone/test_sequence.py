@@ -11,6 +11,7 @@ from tokbench.backbone.sequence import (
     attention_mask,
     draw_rows,
     encode_text,
+    interleave,
     prompt,
 )
 from tokbench.interfaces import TokenBatch
@@ -95,13 +96,43 @@ def test_drawn_rows_lose_captions_only_where_text_comes_first():
     text, lengths = encode_text(["abc"] * 2000)
     batch = TokenBatch(torch.zeros(2000, N, 1), None, text, lengths)
     generator = torch.Generator().manual_seed(0)
-    rows = draw_rows(batch, N, image_first=0.25, caption_dropout=0.4, generator=generator)
+    rows, _ = draw_rows(batch, N, image_first=0.25, caption_dropout=0.4, generator=generator)
     first = rows.image_first
     said = (rows.targets < 256) & (rows.targets >= 0)
     dropped = said.sum(dim=1) == 0
     assert abs(first.float().mean() - 0.25) < 0.03
     assert abs(dropped[~first].float().mean() - 0.4) < 0.04
     assert not dropped[first].any()
+
+
+def test_interleaved_rows_have_an_image_after_each_text():
+    text, lengths = encode_text(["ab", "c", "", "d"])
+    rows = interleave(text.view(2, 2, 2), lengths.view(2, 2), N)
+    image = [IMAGE] * N
+    assert _shown(rows, 0) == [BOS, 97, 98, BOI, *image, EOI, 99, BOI, *image, EOI, EOS, EOS]
+    assert _shown(rows, 1) == [BOS, BOI, *image, EOI, 100, BOI, *image, EOI, EOS, EOS, EOS, EOS]
+    assert rows.image_starts.tolist() == [[4, 10], [2, 8]]
+    skip = [IGNORE] * (N + 1)
+    assert rows.targets[1].tolist() == [BOI, *skip, 100, BOI, *skip, EOS, *[IGNORE] * 4]
+    one = interleave(text[:, None], lengths[:, None], N)
+    assert torch.equal(one.tokens, arrange(text, lengths, torch.zeros(4, dtype=torch.bool), N).tokens)
+
+
+def test_a_batch_is_joined_two_by_two_as_often_as_it_says():
+    text, lengths = encode_text(["ab", "c", "def"])
+    batch = TokenBatch(
+        torch.arange(3.0)[:, None, None].expand(3, N, 1), torch.arange(3)[:, None].expand(3, N), text, lengths
+    )
+    generator = torch.Generator().manual_seed(0)
+    options = {"image_first": 0.5, "caption_dropout": 0.5, "generator": generator}
+    drawn = [draw_rows(batch, N, interleaved=0.25, **options) for _ in range(400)]
+    joined = [(rows, both) for rows, both in drawn if rows.image_starts.shape[1] == 2]
+    assert abs(len(joined) / 400 - 0.25) < 0.06
+    for rows, both in joined:  # of an odd number the last is left out
+        assert both.latents[..., 0].tolist() == both.indices.tolist() == [[0] * N + [1] * N]
+        assert _shown(rows, 0)[1:3] == [97, 98]
+    alone = draw_rows(TokenBatch(batch.latents[:1], None, text[:1], lengths[:1]), N, interleaved=1.0, **options)
+    assert alone[0].image_starts.shape == (1, 1)
 
 
 def test_text_is_bytes_of_any_script_up_to_a_limit():

@@ -6,20 +6,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tokbench import pairs, stages
+from tokbench import pairs, stages, timing
 from tokbench.backbone.sequence import BOI, BOS, encode_text
 from tokbench.backbone.transformer import Backbone
 from tokbench.diffusion import evaluations
 from tokbench.evaluate.completions import complete, say
 from tokbench.evaluate.costs import training_step_flops
-from tokbench.evaluate.few_steps import taking, ways
-from tokbench.evaluate.generation import _text_nats
+from tokbench.evaluate.few_steps import evaluate_few_steps, taking, ways
+from tokbench.evaluate.generation import Sizes, _text_nats
+from tokbench.evaluate.reference import Reference
 from tokbench.evaluate.tokens import encode_split, token_space
 from tokbench.generation.causal import Causal
 from tokbench.generation.denoise import Denoise
 from tokbench.generation.masked import Masked
 from tokbench.heads.regression import Regression
-from tokbench.interfaces import Split
+from tokbench.interfaces import Dataset, Split
 from tokbench.metrics.standard import STANDARD
 from tokbench.metrics.standard_systems import WAYS
 from tokbench.tokenizers.patches import Patches
@@ -58,7 +59,9 @@ def made(kind="denoise"):
 
 def test_every_way_is_a_measure_and_makes_as_many_passes_as_it_says(monkeypatch):
     assert all(
-        f"steps/{name}_{way}_{n}" in STANDARD for way, n in WAYS for name in ("fd_classifier", "latency_seconds")
+        f"steps/{name}_{way}_{n}" in STANDARD
+        for way, n in WAYS
+        for name in ("fd_classifier", "latency_seconds", "best_batch_seconds")
     )
     assert ways(made("causal"), most=250) == []
     assert ways(made("masked"), most=250) == [("rounds", n) for n in (1, 2, 4, 8, 16)]
@@ -74,6 +77,32 @@ def test_every_way_is_a_measure_and_makes_as_many_passes_as_it_says(monkeypatch)
             assert scheme.evaluations == len(passes) == count - (way == "heun" and count % 2 == 0), (way, count)
         passes.clear()
     assert (scheme.steps, scheme.evaluations) == (3, evaluations("ddim", 3))
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_times_over_steps_are_of_one_image_and_of_the_best_batch(busy, monkeypatch):
+    def once(run):
+        drawn = run()
+        return 1.0 + 0.5 * len(drawn)  # of a batch half a second more an image: the largest is best
+
+    monkeypatch.setattr(timing, "once", once)
+    monkeypatch.setattr(timing, "quietly", lambda m: timing.Quiet(None if busy else m(), "busy", 0.0, 0.0, 1))
+    sizes, known = (
+        Sizes(samples=6, tuning_samples=6, understanding=6, batch=6, guidances=(1.0,)),
+        ("native", made("masked")),
+    )
+    reference = Reference(Dataset("noise", True, (), *[split()] * 4), None, None)
+    options = {"most": 2, "guidance": 1.0, "largest": 4, "seed": 0, "device": CPU}
+    found = evaluate_few_steps(*known, TOKENIZER, reference, sizes, **options)
+    named = {
+        f"native/steps/{name}_rounds_{n}"
+        for name in ("fd_classifier", "latency_seconds", "best_batch_seconds")
+        for n in (1, 2)
+    }
+    assert found.keys() == named
+    assert found["native/steps/latency_seconds_rounds_1"].value == (None if busy else 1.5)
+    assert found["native/steps/best_batch_seconds_rounds_2"].value == (None if busy else 3.0 / 4)
+    assert evaluate_few_steps("native", made("causal"), TOKENIZER, reference, sizes, **options) == {}
 
 
 def test_one_square_changes_in_half_of_the_pairs_and_nothing_else():
@@ -170,3 +199,16 @@ def test_steps_are_those_that_the_flops_pay_for():
     assert steps(steps=None, training_flops=10.4 * one) == 10
     assert steps(steps=None, training_flops=1.0) == 1
     assert math.isfinite(one)
+
+
+def test_a_step_s_flops_are_those_of_both_kinds_of_rows_by_their_shares():
+    scheme, batch = made("causal"), TABLE.batch(SPACE, torch.arange(12))
+
+    def flops(share):
+        scheme.interleaved = share
+        return training_step_flops(scheme, batch)
+
+    one, two = flops(0.0), flops(1.0)
+    assert one != two
+    assert flops(0.25) == round(0.75 * one + 0.25 * two)
+    assert scheme.interleaved == 0.25

@@ -20,6 +20,7 @@ from tokbench.generation.denoise import Denoise
 from tokbench.generation.free import _Sequence, free_run
 from tokbench.generation.masked import Masked
 from tokbench.generation.prompts import Known
+from tokbench.generation.tokens import by_image
 from tokbench.heads.categorical import Categorical
 from tokbench.interfaces import Quantized, TokenBatch, TokenSpace
 
@@ -72,7 +73,8 @@ def interleaved(*texts):
 def read(scheme, rows, latents):
     """States (1, S, E) of whole rows whose images are all there."""
     if isinstance(scheme, Denoise):
-        return scheme._read(rows, latents, torch.zeros(len(latents)))[0]
+        images = by_image(latents, rows)
+        return scheme._read(rows, images, torch.zeros(len(images)))[0]
     return scheme._read(rows, latents, *[torch.zeros(latents.shape[:2], dtype=torch.bool)] * isinstance(scheme, Masked))
 
 
@@ -95,24 +97,40 @@ def test_a_growing_sequence_has_the_states_of_the_whole_row(name, positions):
 
 @pytest.mark.parametrize("name", ["causal", "masked", "denoise"])
 def test_trained_on_text_image_text_image_it_says_that_and_stops(name):
-    scheme, generator = made(name, noise=0), torch.Generator().manual_seed(0)
-    rows, indices = interleaved(b"ab", b"c"), torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2]])
+    scheme, generator = made(name, noise=0, interleaved=1.0), torch.Generator().manual_seed(0)
+    indices, (text, lengths) = torch.tensor([[0, 1, 2, 3], [4, 0, 1, 2]]), encode_text(["ab", "c"])
     optimizer = torch.optim.AdamW(scheme.parameters(), 3e-3)
     for _ in range(80 if name == "causal" else 40):
         shown = indices if name == "causal" else torch.randint(V, indices.shape, generator=generator)
-        latents = SPACE.standardize(CODES[shown])
-        states = read(scheme, rows, latents)
-        loss = scheme.backbone.text_loss(states, rows.targets)
-        if name == "causal":
-            predicted = scheme._before_image(states, rows).flatten(0, 1)
-            loss = loss + scheme.head.loss(predicted, indices.flatten(), generator).mean()
+        batch = TokenBatch(SPACE.standardize(CODES[shown]), shown, text, lengths)
+        loss = sum(scheme.loss(batch, generator).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     pieces = free_run(scheme, b"a", most_images=3, most_bytes=9, temperature=0, generator=generator)
     assert [p if isinstance(p, bytes) else "image" for p in pieces] == [b"b", "image", b"c", "image"]
     if name == "causal":
-        assert torch.cat([p.indices for p in pieces if isinstance(p, Quantized)], dim=1).tolist() == indices.tolist()
+        assert torch.cat([p.indices for p in pieces if isinstance(p, Quantized)]).tolist() == indices.tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_a_row_of_two_the_second_image_alone_is_hidden_or_noised(name, monkeypatch):
+    """The first is read as it will be when the model runs freely; a scheme that says token after token learns both."""
+    scheme, text = made(name, interleaved=1.0), encode_text(["ab", "c", "", "d"])
+    latents, indices = torch.randn(4, N, D), torch.randint(V, (4, N))
+    seen, own = [], scheme._read
+    monkeypatch.setattr(scheme, "_read", lambda rows, *given: seen.append((rows, given)) or own(rows, *given))
+    loss = scheme.loss(TokenBatch(latents, indices, *text), torch.Generator().manual_seed(0))
+    assert all(bool(torch.isfinite(value)) for value in loss.values())
+    rows, given = seen[0]
+    assert rows.image_starts.shape == (2, 2)
+    if name.startswith("masked"):
+        assert not given[1][:, :N].any()
+        assert given[1][:, N:].any()
+    elif name.startswith("denoise"):
+        assert torch.equal(given[0][::2], latents[::2])
+        assert not torch.isclose(given[0][1::2], latents[1::2]).any()
+        assert given[1][::2].tolist() == [0, 0]
 
 
 def test_it_stops_where_it_must(monkeypatch):

@@ -87,10 +87,14 @@ def test_quality_over_time_has_a_panel_where_runs_were_timed(tmp_path):
     times = {f"native/steps/latency_seconds_rounds_{n}": 0.01 * n for n in (1, 2)}
     timed = view_of(tmp_path / "timed", ("fsq", "showo", 0, None, quality | times, {}))
     busy = view_of(tmp_path / "busy", ("fsq", "showo", 0, None, quality | dict.fromkeys(times), {}))
-    assert time_curves(timed) == {"fsq, showo: rounds": [(10.0, 8.0), (20.0, 4.0)]}
-    assert time_curves(busy) == {}
-    widths = [imread(*draw_systems(view, tmp_path)).shape[1] for view in (busy, timed)]
+    assert time_curves(timed, "latency_seconds") == {"fsq, showo: rounds": [(10.0, 8.0), (20.0, 4.0)]}
+    assert time_curves(busy, "latency_seconds") == time_curves(timed, "best_batch_seconds") == {}
+    together = {key.replace("latency", "best_batch"): value / 2 for key, value in times.items()}
+    both = view_of(tmp_path / "both", ("fsq", "showo", 0, None, quality | times | together, {}))
+    assert time_curves(both, "best_batch_seconds") == {"fsq, showo: rounds": [(5.0, 8.0), (10.0, 4.0)]}
+    widths = [imread(*draw_systems(view, tmp_path)).shape[1] for view in (busy, timed, both)]
     assert widths[1] > 1.5 * widths[0]
+    assert widths[2] > 1.3 * widths[1]
 
 
 def test_few_steps_are_enough_within_some_percent(tmp_path):

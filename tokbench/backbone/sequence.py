@@ -2,8 +2,9 @@
 
 Text first:  BOS text BOI image EOI EOS    (generation)
 Image first: BOS BOI image EOI text EOS    (understanding)
-Several images follow each other, each between BOI and EOI. Text is bytes and four special tokens. Rows are ragged: each is
-contiguous from place 0 and padded on the right.
+Interleaved: BOS text BOI image EOI text BOI image EOI EOS
+Several images of one caption follow each other, each between BOI and EOI. Text is bytes and four special tokens. Rows are
+ragged: each is contiguous from place 0 and padded on the right.
 B rows, T bytes of the longest caption, M images, N tokens an image, S = T + M (N + 2) + 2 places.
 """
 
@@ -111,14 +112,57 @@ def arrange(text: Tensor, lengths: Tensor, image_first: Tensor, num_image: int, 
     )
 
 
+def interleave(text: Tensor, lengths: Tensor, num_image: int) -> Sequences:
+    """Rows of bytes (B, M, T) and lengths (B, M), an image of num_image tokens after each of the M texts."""
+    ends = (lengths + num_image + 2).cumsum(dim=1)  # place of each EOI
+    starts = ends - num_image
+    size = text.shape[1] * (text.shape[2] + num_image + 2) + 2
+    index = torch.arange(size, device=text.device) - (starts - 1 - lengths)[..., None]
+    inside = (index >= 0) & (index < lengths[..., None])
+    letters = torch.nn.functional.pad(text, (0, 1)).gather(2, index.clamp(0, text.shape[2]))
+    tokens = torch.where(inside.any(dim=1), (letters * inside).sum(dim=1), EOS)
+    tokens = tokens.scatter(1, starts - 1, BOI).scatter(1, ends, EOI)
+    tokens[:, 0] = BOS
+    none = torch.zeros(len(text), dtype=torch.bool, device=text.device)
+    return Sequences(tokens, next_tokens(tokens, starts, num_image, ends[:, -1] + 2), none, starts, num_image)
+
+
 def draw_rows(
-    batch: TokenBatch, num_image: int, *, image_first: float, caption_dropout: float, generator: Generator
-) -> Sequences:
-    """Training rows: each puts its image first with one probability; the others lose their captions with the other."""
+    batch: TokenBatch,
+    num_image: int,
+    *,
+    image_first: float,
+    caption_dropout: float,
+    interleaved: float = 0.0,
+    generator: Generator,
+) -> tuple[Sequences, TokenBatch]:
+    """Training rows, and the batch as they hold it: each row puts its image first with one probability; the others lose
+    their captions with the next. With the last probability the batch is joined two by two instead, to rows of two captions,
+    each with its image after it: (B / 2, 2 N, D) latents, (B / 2, 2, T) bytes.
+    """
+    if interleaved and len(batch.text) > 1 and _drawn(generator) < interleaved:
+        both = _two_by_two(batch)
+        return interleave(both.text, both.lengths, num_image), both
     draws = torch.rand(2, len(batch.text), generator=generator, device=generator.device).to(batch.text.device)
     first = draws[0] < image_first
     lengths = batch.lengths.masked_fill(~first & (draws[1] < caption_dropout), 0)
-    return arrange(batch.text, lengths, first, num_image)
+    return arrange(batch.text, lengths, first, num_image), batch
+
+
+def _drawn(generator: Generator) -> float:
+    return float(torch.rand((), generator=generator, device=generator.device))
+
+
+def _two_by_two(batch: TokenBatch) -> TokenBatch:
+    """Rows 0 and 1 as one, 2 and 3, ...; an odd last one is left out."""
+    latents, indices, text, lengths = (
+        None if part is None else part[: len(part) // 2 * 2].unflatten(0, (-1, 2))
+        for part in (batch.latents, batch.indices, batch.text, batch.lengths)
+    )
+    assert latents is not None
+    assert text is not None
+    assert lengths is not None
+    return TokenBatch(latents.flatten(1, 2), None if indices is None else indices.flatten(1, 2), text, lengths)
 
 
 def rows_of_one_kind(batch: TokenBatch, num_image: int, *, image_first: bool, images: int = 1) -> Sequences:

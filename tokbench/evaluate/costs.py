@@ -142,17 +142,25 @@ def training_proxy(scheme: Scheme, batch: TokenBatch) -> int:
 
 
 def training_step_flops(scheme: Scheme, batch: TokenBatch) -> int:
-    """Counted FLOPs of one training step (forward and backward) on `batch`; gradients are left empty."""
+    """Counted FLOPs of one training step (forward and backward) on `batch`, in expectation over whether its rows are
+    joined two by two; gradients are left empty.
+    """
     assert isinstance(scheme, nn.Module)
+    share, flops = scheme.interleaved, 0.0
 
     def step() -> None:
         terms = scheme.loss(batch, torch.Generator(batch.latents.device).manual_seed(0))
         torch.stack(list(terms.values())).sum().backward()
 
-    with torch.enable_grad():
-        flops = cost.counted_flops(step)
+    try:
+        for kind, weight in ((0.0, 1 - share), (1.0, share)):
+            scheme.interleaved = kind
+            with torch.enable_grad():
+                flops += weight * cost.counted_flops(step) if weight else 0.0
+    finally:
+        scheme.interleaved = share
     scheme.zero_grad(set_to_none=True)
-    return flops
+    return round(flops)
 
 
 def snap_flops(scheme: Scheme, space: TokenSpace) -> int:

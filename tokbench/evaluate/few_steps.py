@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,10 +36,14 @@ def evaluate_few_steps(
     *,
     most: int,
     guidance: float,
+    largest: int,
     seed: int,
     device: torch.device,
 ) -> Measures:
-    """Quality and latency of each way of at most so many passes; nothing where a scheme's passes are as many as its tokens."""
+    """Quality and time of each way of at most so many passes; nothing where a scheme's passes are as many as its tokens.
+
+    Times are of one image alone, and an image at the best batch of at most `largest`.
+    """
     chosen = ways(scheme, most=most)
     options = {
         "guidance": guidance,
@@ -52,26 +57,30 @@ def evaluate_few_steps(
         key = f"{block}/steps/fd_classifier_{way}_{count}"
         with taking(scheme, way, count):
             measures[key] = _quality(key, scheme, tokenizer, reference, sizes.samples, options)
-    return measures | _latencies(block, scheme, chosen, device)
+    return measures | (_times(block, scheme, chosen, largest, device) if chosen else {})
 
 
-def _latencies(block: str, scheme: Scheme, chosen: list[tuple[str, int]], device: torch.device) -> Measures:
-    def measure() -> list[timing.Timing]:
+def _times(block: str, scheme: Scheme, chosen: list[tuple[str, int]], largest: int, device: torch.device) -> Measures:
+    def measure() -> list[tuple[timing.Timing, float]]:
+        sampled = partial(_sampled, scheme, device)
+        _, best = timing.throughput(sampled, largest=largest, repeats=1)
         found = []
         for way in chosen:
             with taking(scheme, *way):
-                found.append(timing.latency(lambda: _one(scheme, device), repeats=REPEATS))
+                one = timing.latency(partial(sampled, 1), repeats=REPEATS)
+                found.append((one, timing.once(partial(sampled, best)) / best))
         return found
 
     quiet = timing.quietly(measure)
     measures: Measures = {}
     for place, (way, count) in enumerate(chosen):
-        key = f"{block}/steps/latency_seconds_{way}_{count}"
+        alone, together = (f"{block}/steps/{name}_seconds_{way}_{count}" for name in ("latency", "best_batch"))
         if quiet.value is None:
-            measures[key] = missing(key, quiet.reason or "busy")
+            measures |= {key: missing(key, quiet.reason or "busy") for key in (alone, together)}
         else:
-            took = quiet.value[place]
-            measures[key] = measured(key, took.median, n=REPEATS, spread=took.interquartile_range)
+            one, many = quiet.value[place]
+            measures[alone] = measured(alone, one.median, n=REPEATS, spread=one.interquartile_range)
+            measures[together] = measured(together, many, n=1)
     return measures
 
 
@@ -121,7 +130,7 @@ def _quality(
 
 
 @torch.no_grad()
-def _one(scheme: Scheme, device: torch.device) -> Tensor:
-    text, lengths = (part.to(device) for part in encode_text(["a"]))
+def _sampled(scheme: Scheme, device: torch.device, rows: int) -> Tensor:
+    text, lengths = (part.to(device) for part in encode_text(["a"] * rows))
     generator = torch.Generator(device).manual_seed(0)
     return scheme.sample(text, lengths, guidance=1.0, generator=generator).z_q

@@ -62,18 +62,21 @@ class Causal(nn.Module):
         caption_dropout: float,
         loss_weights: Mapping[str, float],
         temperature: float,
+        interleaved: float = 0.0,
         joint_vocabulary: bool = False,
         z_loss: float = 0.0,
     ) -> None:
         """`order` is a name of `orders`. Probabilities: `image_first` that a training row has its image before its caption,
-        `caption_dropout` that one of the others loses its caption. `temperature` is of sampling, 0 for the likeliest index.
+        `caption_dropout` that one of the others loses its caption, `interleaved` that a batch's rows hold two captions and
+        their images each. `temperature` is of sampling, 0 for the likeliest index.
         Chameleon's training (2.3): `joint_vocabulary`, one softmax over text and image tokens; `z_loss`, the weight of log^2 Z.
         """
         super().__init__()
         check_head("causal", space, head, temperature=temperature)
-        check_rows(image_first=image_first, caption_dropout=caption_dropout)
+        check_rows(image_first=image_first, caption_dropout=caption_dropout, interleaved=interleaved)
         self.space, self.backbone, self.head = space, backbone, head
-        self.image_first, self.caption_dropout, self.temperature = image_first, caption_dropout, temperature
+        self.image_first, self.caption_dropout, self.interleaved = image_first, caption_dropout, interleaved
+        self.temperature = temperature
         self.loss_weights = {**loss_weights, **({"z": z_loss} if z_loss else {})}
         self.joint_vocabulary = joint_vocabulary
         if (joint_vocabulary or z_loss) and not isinstance(head, Categorical):
@@ -98,11 +101,12 @@ class Causal(nn.Module):
 
     def loss(self, batch: TokenBatch, generator: Generator) -> dict[str, Tensor]:
         """Mean nats a text target and mean loss an image token, both orders alike."""
-        rows = draw_rows(
+        rows, batch = draw_rows(
             batch,
             self.space.num_tokens,
             image_first=self.image_first,
             caption_dropout=self.caption_dropout,
+            interleaved=self.interleaved,
             generator=generator,
         )
         states = self._read(rows, batch.latents)

@@ -52,6 +52,7 @@ class Denoise(nn.Module):
         image_first: float,
         caption_dropout: float,
         loss_weights: Mapping[str, float],
+        interleaved: float = 0.0,
         scale: float = 1.0,
         noise_cap: float = 0.0,
         conditioning: str = "add",
@@ -70,7 +71,7 @@ class Denoise(nn.Module):
         """
         super().__init__()
         check_snap("denoise", space)
-        check_rows(image_first=image_first, caption_dropout=caption_dropout)
+        check_rows(image_first=image_first, caption_dropout=caption_dropout, interleaved=interleaved)
         if not 0 <= noise_cap <= 1:
             raise ValueError(f"noise_cap must be in [0, 1], got {noise_cap}")
         self.evaluations = evaluations(sampler, steps)  # passes over the image tokens
@@ -81,7 +82,7 @@ class Denoise(nn.Module):
         self.sampler = choose(SAMPLERS, sampler, "sampler")
         self.conditioning = choose(CONDITIONINGS, conditioning, "conditioning")
         self.causal_image, self.noise_cap = choose(ATTENTIONS, image_attention, "image_attention"), noise_cap
-        self.image_first, self.caption_dropout = image_first, caption_dropout
+        self.image_first, self.caption_dropout, self.interleaved = image_first, caption_dropout, interleaved
         self.loss_weights = dict(loss_weights)
         width = backbone.width
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
@@ -102,23 +103,29 @@ class Denoise(nn.Module):
         """Mean nats a text target; mean squared error of the predicted quantity over images that follow their caption.
 
         An image before its caption is clean, at t = 0, and only read: its row counts in the text loss alone, unless there
-        is a `noise_cap`.
+        is a `noise_cap`. So is, of a row of two, the first.
         """
-        rows = draw_rows(
+        rows, batch = draw_rows(
             batch,
             self.num_places,
             image_first=self.image_first,
             caption_dropout=self.caption_dropout,
+            interleaved=self.interleaved,
             generator=generator,
         )
-        time = torch.rand(len(batch.latents), generator=generator, device=generator.device).to(batch.latents)
-        time = torch.where(rows.image_first, time * self.noise_cap, time)
-        level, noise = self.schedule(time), normal_like(batch.latents, generator)
-        read_only = rows.image_first & (self.noise_cap == 0)
-        latents = torch.where(read_only[:, None, None], batch.latents, add_noise(batch.latents, noise, level))
+        drawn = torch.rand(len(batch.latents), generator=generator, device=generator.device).to(batch.latents)
+        time = drawn.new_zeros(rows.image_starts.shape)
+        time[:, -1] = torch.where(rows.image_first, drawn * self.noise_cap, drawn)
+        read_only = torch.ones_like(time, dtype=torch.bool)
+        read_only[:, -1] = rows.image_first & (self.noise_cap == 0)
+        time, read_only = time.flatten(), read_only.flatten()
+        level, clean = self.schedule(time), by_image(batch.latents, rows)
+        noise = normal_like(clean, generator)
+        latents = torch.where(read_only[:, None, None], clean, add_noise(clean, noise, level))
         states, memory = self._read(rows, latents, time)
         places = rows.image_places[..., None].expand(-1, -1, states.shape[-1])
-        error = self._predict(states.gather(1, places), memory) - self.prediction.target(batch.latents, noise, level)
+        own = by_image(states.gather(1, places), rows)
+        error = self._predict(own, memory) - self.prediction.target(clean, noise, level)
         image = (error.square().mean(dim=(1, 2)) * ~read_only).sum() / (~read_only).sum().clamp(min=1)
         return {"text": self.backbone.text_loss(states, rows.targets), "image": image}
 
@@ -133,7 +140,8 @@ class Denoise(nn.Module):
         """(B,) nats of the caption's bytes and EOS after its clean images, each of which sees itself both ways."""
         images = batch.latents.shape[1] // self.space.num_tokens
         rows = rows_of_one_kind(batch, self.num_places, image_first=True, images=images)
-        states, _ = self._read(rows, batch.latents, batch.latents.new_zeros(len(batch.latents)))
+        clean = by_image(batch.latents, rows)
+        states, _ = self._read(rows, clean, clean.new_zeros(len(clean)))
         return self.backbone.text_nats(states, rows.caption_targets).sum(dim=1)
 
     @torch.no_grad()
@@ -218,20 +226,18 @@ class Denoise(nn.Module):
         return states[:, -self.num_places :], memory
 
     def _read(self, rows: Sequences, latents: Tensor, time: Tensor) -> tuple[Tensor, Memory]:
-        """States (B, S, E) of rows with their images (B, M N, D) at time (B,), and what a branch remembers of each image."""
-        shift, images = self._shift(time), rows.image_starts.shape[1]
-        image, memory = self._embed(by_image(latents, rows), shift.repeat_interleave(images, dim=0))
+        """States (B, S, E) of rows with their images (B M, N, D) at time (B M,), and what a branch remembers of each image."""
+        shift = self._shift(time)
+        image, memory = self._embed(latents, shift)
         first = -1 if self.rereads_boi else 0
         if self.rereads_boi:
             boi = self.backbone.embed_text(rows.tokens, rows.image_starts).gather(
                 1, (rows.image_starts - 1)[..., None].expand(-1, -1, image.shape[-1])
             )
-            image = torch.cat(
-                (boi.flatten(0, 1)[:, None] + shift.repeat_interleave(images, dim=0)[:, None], image), dim=1
-            )
+            image = torch.cat(((boi.flatten(0, 1) + shift)[:, None], image), dim=1)
         mask = None if self.causal_image else attention_mask(rows.ids_from(first))
-        modulation = self._modulation(shift, rows.image_ids > 0)
-        image = image.reshape(len(latents), -1, image.shape[-1])
+        modulation = self._modulation(shift, rows.image_ids)
+        image = image.reshape(len(rows.tokens), -1, image.shape[-1])
         return self.backbone.read_embedded(rows, image, mask=mask, modulation=modulation), memory
 
     def _embed(self, x: Tensor, shift: Tensor) -> tuple[Tensor, Memory]:
@@ -268,9 +274,21 @@ class Denoise(nn.Module):
         """(B, E) that tells the image tokens their noise level (B,)."""
         return self.time(time_embedding(time, self.backbone.width))
 
-    def _modulation(self, shift: Tensor, where: Tensor | None) -> Modulation | None:
-        """adaLN's parameters of each layer, (B, S, 6 E), zero but `where` (B, S) there are image tokens; None: no adaLN."""
+    def _modulation(self, shift: Tensor, ids: Tensor | None) -> Modulation | None:
+        """adaLN's parameters of each layer, (B, S, 6 E), by the shifts (B M, E) of the images whose `ids` (B, S) places have.
+
+        They are zero where there is text; without ids every place is of the one image. None: no adaLN.
+        """
         if not self.modulations:
             return None
         told = F.silu(shift)[:, None]
-        return lambda layer: self.modulations[layer](told) * (1 if where is None else where[..., None])
+        if ids is None:
+            return lambda layer: self.modulations[layer](told)
+
+        def modulation(layer: int) -> Tensor:
+            found = self.modulations[layer](told).view(len(ids), -1, told.shape[-1] * 6)
+            if found.shape[1] > 1:
+                found = found.take_along_dim((ids - 1).clamp(min=0)[..., None], dim=1)
+            return found * (ids > 0)[..., None]
+
+        return modulation

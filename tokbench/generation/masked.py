@@ -74,6 +74,7 @@ class Masked(nn.Module):
         image_first: float,
         caption_dropout: float,
         loss_weights: Mapping[str, float],
+        interleaved: float = 0.0,
     ) -> None:
         """`ratio`: names of `RATIOS`, how many tokens a training image has masked. `reveal`: which of the drawn tokens a
         round keeps, those of the largest log p + `confidence_noise` (1 - r / R) Gumbel, or any. `guidance_schedule`: a name
@@ -82,7 +83,7 @@ class Masked(nn.Module):
         """
         super().__init__()
         check_head("masked", space, head, temperature=temperature)
-        check_rows(image_first=image_first, caption_dropout=caption_dropout)
+        check_rows(image_first=image_first, caption_dropout=caption_dropout, interleaved=interleaved)
         if backbone.layout is none:
             raise ValueError("scheme 'masked' needs positions to tell its masked tokens apart, got positions=none")
         if not 1 <= rounds <= space.num_tokens:
@@ -99,7 +100,8 @@ class Masked(nn.Module):
         self.rounds, self.reveal, self.confidence_noise = rounds, reveal, confidence_noise
         self.ratio = choose(RATIOS, ratio, "ratio")
         self.guidance_at = choose(GUIDANCES, guidance_schedule, "guidance_schedule")
-        self.image_first, self.caption_dropout, self.temperature = image_first, caption_dropout, temperature
+        self.image_first, self.caption_dropout, self.interleaved = image_first, caption_dropout, interleaved
+        self.temperature = temperature
         self.loss_weights = dict(loss_weights)
         self.mask_token = nn.Parameter(torch.randn(backbone.width))
 
@@ -111,18 +113,21 @@ class Masked(nn.Module):
     def loss(self, batch: TokenBatch, generator: Generator) -> dict[str, Tensor]:
         """Mean nats a text target; mean loss a masked token over images that follow their caption.
 
-        An image before its caption is whole and only read: its row counts in the text loss alone.
+        An image before its caption is whole and only read: its row counts in the text loss alone. So is, of a row of two,
+        the first.
         """
-        rows = draw_rows(
+        rows, batch = draw_rows(
             batch,
             self.space.num_tokens,
             image_first=self.image_first,
             caption_dropout=self.caption_dropout,
+            interleaved=self.interleaved,
             generator=generator,
         )
         uniform = torch.rand(len(batch.latents), generator=generator, device=generator.device).to(batch.latents)
         counts = (self.ratio(uniform) * self.space.num_tokens).ceil().clamp(1, self.space.num_tokens)
-        masked = self._draw_masks(counts, generator) & ~rows.image_first[:, None]
+        last = self._draw_masks(counts, generator) & ~rows.image_first[:, None]
+        masked = torch.cat((last.new_zeros(len(last), batch.latents.shape[1] - last.shape[1]), last), dim=1)
         states = self._read(rows, batch.latents, masked)
         losses = self.head.loss(_image_states(states, rows)[masked], targets(self.head, batch)[masked], generator)
         image = losses.sum() / masked.sum().clamp(min=1)

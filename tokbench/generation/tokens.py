@@ -45,9 +45,9 @@ def check_snap(scheme: str, space: TokenSpace) -> None:
         )
 
 
-def check_rows(*, image_first: float, caption_dropout: float) -> None:
-    """ValueError unless both are probabilities."""
-    for name, value in (("image_first", image_first), ("caption_dropout", caption_dropout)):
+def check_rows(**probabilities: float) -> None:
+    """ValueError unless all are probabilities."""
+    for name, value in probabilities.items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {value}")
 

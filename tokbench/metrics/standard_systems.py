@@ -24,7 +24,13 @@ _TIME: dict[tuple[str, str, str, Direction], str] = {
     )
     for way, count in WAYS
 }
-STEPS = group("steps", max(STEPS_VERSION, version_of("metrics.features")), _QUALITY | _TIME)
+_TIME_TOGETHER: dict[tuple[str, str, str, Direction], str] = {
+    (f"best_batch_seconds_{way}_{count}", f"time at the best batch, {count} x {way}", "s/image", "down"): (
+        "wall-clock seconds an image at the batch that is best for the preset's own steps, guidance 1, tokens alone, of one run"
+    )
+    for way, count in WAYS
+}
+STEPS = group("steps", max(STEPS_VERSION, version_of("metrics.features")), _QUALITY | _TIME | _TIME_TOGETHER)
 TEXT = group(
     "understanding",
     TEXT_VERSION,

@@ -221,8 +221,13 @@ def _shapes(block: str) -> Layout:
 
 def _steps(block: str) -> Layout:
     columns = (Column(f"{way} {count}", f"{block}/steps/fd_classifier_{way}_{count}", value) for way, count in WAYS)
-    times = (Column(f"{way} {count}", f"{block}/steps/latency_seconds_{way}_{count}", value) for way, count in WAYS)
-    return Layout(block.capitalize(), (*columns, *times), ("gFD classifier, and time of one image, by evaluations.",))
+    times = (
+        Column(f"{way} {count}", f"{block}/steps/{name}_seconds_{way}_{count}", value)
+        for name in ("latency", "best_batch")
+        for way, count in WAYS
+    )
+    note = "By evaluations: gFD classifier, time of one image alone, and of an image at the best batch."
+    return Layout(block.capitalize(), (*columns, *times), (note,))
 
 
 def _pairs(block: str) -> Layout:

@@ -19,7 +19,11 @@ from tokbench.report.view import View
 QUALITY = "guided/fd_classifier"
 FLOPS = "budget.backbone.training_flops"
 BLOCKS = ("native", "common")
-PASSES, TIME = "evaluations or rounds", "ms of one image at guidance 1, batch 1, tokens alone"
+PASSES = "evaluations or rounds"
+TIMES = {  # axis to measure
+    "ms of one image at guidance 1, batch 1, tokens alone": "latency_seconds",
+    "ms an image at guidance 1, the best batch, tokens alone": "best_batch_seconds",
+}
 Cells = Mapping[tuple[str, str], float]  # tokenizer and preset to the mean over seeds
 Curves = Mapping[str, list[tuple[float, float]]]  # label to (cost, quality)
 
@@ -37,8 +41,9 @@ def draw_systems(view: View, folder: Path) -> list[Path]:
     """`<stem>-steps.png` and `-completions.png`, each where there are runs that it can show."""
     stem, paths = view.group.stem, list[Path]()
     if curves := step_curves(view):
-        title = f"{stem}: one model over its steps; lower is better in both"
-        paths.append(_curves(folder / f"{stem}-steps.png", curves, time_curves(view), title=title))
+        title = f"{stem}: one model over its steps; lower is better in all"
+        panels = {PASSES: curves} | {axis: time_curves(view, measure) for axis, measure in TIMES.items()}
+        paths.append(_curves(folder / f"{stem}-steps.png", panels, title=title))
     if strips := completion_strips(view):
         title = f"{stem}: right halves painted after the left ones, guidance 1, not selected"
         paths.append(draw(folder / f"{stem}-completions.png", strips, title=title))
@@ -76,11 +81,11 @@ def step_curves(view: View) -> dict[str, list[tuple[float, float]]]:
     return _over(view, lambda row, block, way, count: float(count))
 
 
-def time_curves(view: View) -> dict[str, list[tuple[float, float]]]:
-    """Label to (ms of one image at guidance 1 and batch 1, quality) of the same, where the machine was quiet."""
+def time_curves(view: View, measure: str) -> dict[str, list[tuple[float, float]]]:
+    """Label to (ms an image by a measure of `TIMES`, quality) of the same, where the machine was quiet."""
 
     def milliseconds(row: Row, block: str, way: str, count: int) -> float | None:
-        seconds = mean_of(row, f"{block}/steps/latency_seconds_{way}_{count}")
+        seconds = mean_of(row, f"{block}/steps/{measure}_{way}_{count}")
         return None if seconds is None else 1e3 * seconds
 
     return _over(view, milliseconds)
@@ -139,13 +144,13 @@ def _heatmap(path: Path, cells: Cells, *, title: str) -> Path:
     return save(figure, path)
 
 
-def _curves(path: Path, passes: Curves, times: Curves, *, title: str) -> Path:
-    """A panel over passes, and one over time with its frontier where anything was timed; a colour is one curve in both."""
-    panels = [(name, curves) for name, curves in ((PASSES, passes), (TIME, times)) if curves]
+def _curves(path: Path, given: Mapping[str, Curves], *, title: str) -> Path:
+    """A panel over passes, and those over times with their frontiers where anything was timed; a colour is one curve in all."""
+    panels = [(name, curves) for name, curves in given.items() if curves]
     figure = Figure(figsize=(4.6 * len(panels) + 1.8, 4), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (name, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for place, label in enumerate(passes):
+        for place, label in enumerate(given[PASSES]):
             line = curves.get(label, [])  # by passes, also where a timing of fewer came out longer
             axes.plot(
                 [x for x, _ in line],
@@ -157,7 +162,7 @@ def _curves(path: Path, passes: Curves, times: Curves, *, title: str) -> Path:
                 label=label,
             )
         found = [Point("", label, *point) for label, points in curves.items() for point in points]
-        if name == TIME:
+        if name != PASSES:
             axes.step(*zip(*frontier(found), strict=True), where="post", color="grey", linewidth=3, alpha=0.4, zorder=0)
         axes.set_xscale("log")
         axes.set_yscale("log")
