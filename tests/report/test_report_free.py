@@ -47,6 +47,18 @@ def test_one_row_of_each_scheme_is_drawn_from_old_records_too(tmp_path: Path) ->
     assert NOTE in render_page(view, [old])
 
 
+def test_a_scheme_trained_on_rows_of_two_images_is_drawn_beside_the_one_of_one(tmp_path: Path) -> None:
+    for n, share in enumerate((0.0, 0.5, 0.5)):
+        one = record("fsq", seed=n // 2)
+        config = {**one.config, "generation": {"scheme": {"interleaved": share}}}
+        kept = arrays("fsq", 0) | {"free_native": np.zeros((4, 2, 3, SIDE, SIDE), np.uint8), "free_words_native": WORDS}
+        file(one.model_copy(update={"config": config, "hash": f"{n:08x}"}), tmp_path, kept=kept)
+    (group,) = group_records(read_records(tmp_path / "runs"))
+    labels = [run.label for run in free_runs(View(group, tmp_path / "runs"))]
+    assert len(labels) == 2
+    assert all("chameleon" in label for label in labels)
+
+
 def test_runs_without_free_sequences_have_no_picture(tmp_path: Path) -> None:
     file(record("fsq"), tmp_path)
     (group,) = group_records(read_records(tmp_path / "runs"))

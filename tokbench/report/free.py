@@ -9,17 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from tokbench.report.pictures import Pixels, draw
-from tokbench.report.rows import Row
+from tokbench.report.rows import Row, flatten
 from tokbench.report.view import View
 
 ENDING = "-free"  # of the picture's stem
 BLOCKS = ("native", "common")
+INTERLEAVED = "generation.scheme.interleaved"
 IMAGE, MARK = "<image>", "▢"  # in the recorded words; in the picture
 NOTHING = "(nothing)"
 NOTE = (
     "Free runs: from an empty prompt the model says bytes of text and begins images itself (BOI is its own choice); an image ends"
     " (EOI) after its N tokens, as in Chameleon and Transfusion. Below the images is the sequence as it was said, "
-    f"{MARK} for an image; older records keep the first image of a sequence alone. The first row of each scheme, not selected."
+    f"{MARK} for an image; older records keep the first image of a sequence alone. The first row of each scheme, and of each kind"
+    " of training rows (of one captioned image, or two), not selected."
 )
 
 
@@ -32,7 +34,7 @@ class Run(NamedTuple):
 
 
 def draw_free(view: View, folder: Path) -> list[Path]:
-    """`<stem>-free.png`: the free runs of one row of each scheme; [] where no run has them."""
+    """`<stem>-free.png`: the free runs of one row of each scheme and kind of rows; [] where no run has them."""
     runs = free_runs(view)
     if not runs:
         return []
@@ -44,13 +46,16 @@ def draw_free(view: View, folder: Path) -> list[Path]:
 
 
 def free_runs(view: View) -> list[Run]:
-    """Of each scheme, by its preset, the first row that has them, of its first seed with arrays."""
-    found: dict[str, Run] = {}
+    """Of each scheme, by its preset and the share of its training rows that held two images, the first row that has them, of
+    its first seed with arrays.
+    """
+    found: dict[tuple[str, object], Run] = {}
     for row in view.rows:
+        interleaved = flatten(row.records[0].config).get(INTERLEAVED, 0)
         for block in BLOCKS:
             preset = row.records[0].blocks.get(block, "")  # type: ignore[call-overload]
-            if preset and preset not in found and (arrays := _arrays(view, row, block)):
-                found[preset] = _run(f"{row.label}\n{preset}", arrays, block)
+            if preset and (preset, interleaved) not in found and (arrays := _arrays(view, row, block)):
+                found[preset, interleaved] = _run(f"{row.label}\n{preset}", arrays, block)
     return list(found.values())
 
 
