@@ -20,6 +20,7 @@ from tokbench.run import BAD_INPUT, main
         ("generation=transfusoin", "generation=transfusoin: did you mean 'transfusion'?"),
         ("budget.tokenizer.step=3", "budget.tokenizer.step: did you mean 'budget.tokenizer.steps'?"),
         ("quantiser=vq", "quantiser: did you mean 'quantizer'?"),
+        ("rd.root=/photographs", "rd is null: choose one of its options first, rd=kodak"),
     ],
 )
 def test_a_misspelt_word_is_answered_with_the_nearest(word: str, line: str) -> None:
@@ -30,6 +31,7 @@ def test_a_misspelt_word_is_answered_with_the_nearest(word: str, line: str) -> N
     "words",
     [
         ["quantizer=fsq,vq", "seed=0,1", "budget.tokenizer.steps=3", "tuning=null"],
+        ["experiments=text_tax", "generation=showo", "seed=0"],  # composes to no weight of the image
         ["quantizer=vq", "+quantizer.ema_decay=0.9", "quantizer.codebook_size=64", "hydra/launcher=joblib", "-m"],
     ],
 )
@@ -69,3 +71,33 @@ def test_a_reader_that_has_had_enough_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", line], cwd=build.ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (
+            "Could not override 'loss.weight'.\nTo append to your config use +loss.weight=1\nKey 'loss' is not in struct\n"
+            "    full_key: loss\n    object_type=dict\n\nSet the environment variable HYDRA_FULL_ERROR=1 for all.\n",
+            "Could not override 'loss.weight'. Key 'loss' is not in struct",
+        ),
+        (
+            "In 'config': Could not find 'data/x'\n\nAvailable options in 'data':\n\tcifar10\n\tglyphs\nConfig search path:\n",
+            "In 'config': Could not find 'data/x' Available options in 'data': cifar10, glyphs",
+        ),
+        (
+            'Traceback (most recent call last):\n  File "a.py"\nValueError: not so\n\nSet the environment variable A\n',
+            "not so",
+        ),
+        ("Traceback (most recent call last):\n  File \"a.py\"\nKeyError: 'name'\n", "KeyError: 'name'"),
+    ],
+)
+def test_what_hydra_says_is_one_line(said: str, line: str) -> None:
+    assert names.in_one_line(said) == line
+
+
+def test_keys_that_no_run_reads_are_refused_and_those_of_every_experiment_are_not() -> None:
+    with pytest.raises(ValueError, match="fewsteps is no key of a run; did you mean 'few_steps'"):
+        names.check_keys(["seed", "fewsteps"])
+    for option in names.groups()["experiments"]:
+        names.check_keys({**build.compose([f"experiments={option}"]), "experiments": None, "about": {}})

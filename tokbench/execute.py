@@ -58,7 +58,7 @@ def execute(job: Job) -> Path:
         others += run_blocks(job, tokenizer, reference, found)
     if job.config["stage"] != "tokenizer":
         with job.step("code length"):
-            _code_length(job, chosen, tokenizer, found)
+            _code_length(job, tokenizer, found)
     path = _write(job, found, _environment(job, reference, max(others)))
     for preset in job.presets.values():
         forget(job, scheme_name(job, preset))
@@ -130,13 +130,13 @@ def _cost_tokenizer(job: Job, tokenizer: Tokenizer, found: Found) -> float:
     return others
 
 
-def _code_length(job: Job, chosen: Job, tokenizer: Tokenizer, found: Found) -> None:
-    """Adds the lossless code length of the tokenizer that the chosen job trained, beside that of image codecs."""
+def _code_length(job: Job, tokenizer: Tokenizer, found: Found) -> None:
+    """Adds the lossless code length, beside that of image codecs."""
     table = found.metrics.get("bits/table_bits_per_image")
     tokens = found.arrays.get("token_bits_native", found.arrays.get("token_bits_common"))
     measures, total = code_length_measures(
         job.dataset,
-        code_length(chosen, tokenizer),
+        code_length(job, tokenizer),
         tokens=None if tokens is None else torch.from_numpy(tokens),
         table_bits=None if table is None else table.value,
     )

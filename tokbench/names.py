@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf.errors import OmegaConfBaseException
 
 from tokbench import build
 
@@ -59,9 +60,12 @@ def misspelt(words: Iterable[str]) -> Iterator[str]:
                 if option not in (*known[group], "null"):
                     yield from _line(f"{group}={option}", option, known[group])
         elif not word.startswith(("+", "~", "hydra")):
-            config = build.compose(good)
+            try:
+                config = build.compose(good)
+            except (ValueError, OmegaConfBaseException):  # it has been said
+                continue
             keys, part = {*_keys(config), *known}, group.partition(".")[0]
-            if part in known and part != group and not config.get(part):
+            if part in _of_a_run() & known.keys() - {"experiments"} and part != group and not config.get(part):
                 yield f"{part} is null: choose one of its options first, {part}={' or '.join(known[part])}"
             elif group not in keys:
                 yield from _line(group, group, keys)
@@ -69,22 +73,24 @@ def misspelt(words: Iterable[str]) -> Iterator[str]:
 
 def check_keys(config: Iterable[str]) -> None:
     """ValueError that names the first top-level key of a composed configuration that no run reads."""
-    base = yaml.safe_load((CONF / "config.yaml").read_text())
-    known = {
-        *base,
-        *(next(iter(part)).removeprefix("override ") for part in base["defaults"] if part != "_self_"),
-        "about",
-    }
+    known = _of_a_run()
     for key in config:
         if key not in known:
             raise ValueError(f"{key} is no key of a run{hint(key, known)}")
+
+
+def _of_a_run() -> set[str]:
+    """The top-level keys of a configuration."""
+    base = yaml.safe_load((CONF / "config.yaml").read_text())
+    chosen = (next(iter(part)).removeprefix("override ") for part in base["defaults"] if part != "_self_")
+    return {*base, *chosen, "about"}
 
 
 def in_one_line(said: str) -> str:
     """What Hydra says of a command line that it cannot compose, without its advice and its search path."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     if "Traceback (most recent call last):" in lines:
-        return lines[-1].partition(": ")[2] or lines[-1]
+        return [line for line in lines if not line.startswith(ADVICE)][-1].removeprefix("ValueError: ")
     first = next((n for n, line in enumerate(lines) if line.startswith(ADVICE)), len(lines))
     kept = [line for line in lines[:first] if not line.startswith(("To append", "See https"))]
     options = next((n for n, line in enumerate(kept, start=1) if line.startswith("Available options")), len(kept))

@@ -135,7 +135,8 @@ def _main(ledger: Ledger, since: float) -> int:
         return STOPPED
     finally:
         outcomes = ledger.read()
-        refused, text = bool(stopped) and not outcomes, said.getvalue()
+        text = said.getvalue()
+        refused = bool(stopped) and not outcomes and "Error executing job" not in text  # that is ours, and told whole
         print(f"error: {in_one_line(text)}\n" if refused and text else text, end="", file=sys.stderr)
     if refused:
         for line in misspelt(words):

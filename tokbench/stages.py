@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from tokbench import build
-from tokbench.evaluate.code_length import fit_code_length
+from tokbench.evaluate.code_length import fit_code_length, judged_images, reconstructed
 from tokbench.evaluate.costs import training_step_flops
 from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
 from tokbench.information.lossless import CodeLength
@@ -20,6 +21,7 @@ from tokbench.interfaces import Scheme, TokenBatch, Tokenizer, TokenSpace
 from tokbench.job import CODED, Job, Values, prepare, rooms_of
 from tokbench.locks import held
 from tokbench.memory import trained_in_memory
+from tokbench.metrics.features import weights_sha256
 from tokbench.metrics.images import to_float
 from tokbench.processes import in_processes
 from tokbench.quantizers.ranks import num_ranks, rank
@@ -85,10 +87,15 @@ def tokenizer_path(job: Job) -> Path:
 
 
 def code_length(job: Job, tokenizer: Tokenizer) -> CodeLength:
-    """What the job's trained tokenizer leaves open, which no generator changes; from the cache where it was fitted before."""
+    """What the job's trained tokenizer leaves open, which no generator changes; from the cache where it was fitted before, to
+    these weights of a tokenizer that makes the same of the judged images.
+    """
     budget, used = job.config["budget"], build.versions([], CODED)
     options = {"steps": budget["judge"]["steps"], "batch": budget["evaluation"]["batch"]}
-    name = build.digest(tokenizer_path(job).stem, options, used)
+    again = reconstructed(tokenizer, judged_images(job.dataset), batch=options["batch"], device=job.device)
+    content = [hashlib.sha256(again.numpy().tobytes()).hexdigest()]
+    content += [weights_sha256(tokenizer)] if isinstance(tokenizer, nn.Module) else []
+    name = build.digest(content, job.device.type, job.fingerprints, options, used)
     path = Path(job.config["cache_dir"]) / "code_lengths" / f"{name}.pt"
     with held(path):
         remove_partial(path.parent, path.name)

@@ -90,6 +90,11 @@ def check_config(config: Mapping[str, Any]) -> None:
         _hold(PAIRS, "pairs", pairs)
         for name, value in pairs.items():
             _hold(COUNT, f"pairs.{name}", value)
+    if {"scheme", "head"} & {*config["generation"]} and "name" not in config["generation"]:
+        blocks = ", ".join(config["generation"])
+        raise ValueError(
+            f"generation.scheme is of one preset, such as generation=chameleon, got generation with {blocks}"
+        )
     for key, value in _leaves(config["generation"], "generation."):
         if key.endswith(".name"):
             _hold(TEXT, key, value)

@@ -174,3 +174,22 @@ def test_a_tokenizer_s_code_length_is_fitted_once_and_read_again_unchanged(
     execute(prepare(build.compose([*given, *judged])))
     execute(prepare(build.compose([*given, "force=true"])))
     assert len(fitted) == 2
+
+
+def test_other_weights_and_other_code_of_a_tokenizer_are_fitted_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fitted = []
+    monkeypatch.setattr(stages, "fit_code_length", lambda *a, **k: fitted.append(1) or fit_code_length(*a, **k))
+    job = prepare(build.compose(["quantizer=fsq", "stage=bits", "budget=smoke", f"cache_dir={tmp_path}"]))
+    tokenizer = job.tokenizer().eval()  # type: ignore[attr-defined]
+    for _ in range(2):
+        stages.code_length(job, tokenizer)
+    assert len(fitted) == 1
+    with torch.no_grad():
+        next(tokenizer.parameters()).mul_(1.5)
+    stages.code_length(job, tokenizer)
+    assert len(fitted) == 2
+    monkeypatch.setattr(type(tokenizer), "decode", lambda self, z: torch.zeros(len(z), 3, 32, 32))
+    stages.code_length(job, tokenizer)
+    assert len(fitted) == 3

@@ -64,6 +64,11 @@ class Sequences:
         return self.image_starts[:, 0]
 
     @property
+    def first_images(self) -> Tensor:
+        """(B M,) bool: `image_first` of each image's row."""
+        return self.image_first.repeat_interleave(self.image_starts.shape[1])
+
+    @property
     def image_places(self) -> Tensor:
         """(B, M N) int64."""
         return self.places_from(0)

@@ -67,11 +67,15 @@ def _untold(batch: TokenBatch) -> TokenBatch:
 
 
 @torch.no_grad()
-def _keeps_all(tokenizer: Tokenizer, images: Tensor, *, batch: int, device: torch.device) -> bool:
-    """Whether each of the uint8 images (n, 3, H, W) comes back as it was: then tokens leave nothing open."""
-    parts = images.split(batch)
-    again = (to_uint8(tokenizer.decode(tokenizer.encode(to_float(p.to(device))).z_q).float()).cpu() for p in parts)
-    return all(torch.equal(one, other) for one, other in zip(again, parts, strict=True))
+def reconstructed(tokenizer: Tokenizer, images: Tensor, *, batch: int, device: torch.device) -> Tensor:
+    """The uint8 images (n, 3, H, W) as they come back from their tokens."""
+    parts = (to_float(part.to(device)) for part in images.split(batch))
+    return torch.cat([to_uint8(tokenizer.decode(tokenizer.encode(part).z_q).float()).cpu() for part in parts])
+
+
+def judged_images(dataset: Dataset) -> Tensor:
+    """(n, 3, H, W) uint8: those whose code length is measured."""
+    return dataset.generation.images[some(len(dataset.generation), IMAGES)]
 
 
 def fit_code_length(
@@ -80,8 +84,8 @@ def fit_code_length(
     """What the tokens of the judged images leave open, and their bits where they are latents; nothing is left where a
     tokenizer keeps all. It is said by parts that are fitted in so many steps, from seed 0.
     """
-    held_out = dataset.generation.images[some(len(dataset.generation), IMAGES)]
-    if _keeps_all(tokenizer, held_out, batch=batch, device=device):
+    held_out = judged_images(dataset)
+    if torch.equal(reconstructed(tokenizer, held_out, batch=batch, device=device), held_out):
         nothing = torch.zeros(len(held_out), dtype=torch.float64)
         return CodeLength(None, nothing, torch.full_like(nothing, torch.inf))
     splits = {name: dataset.splits[name].images for name in ("train", "validation")}

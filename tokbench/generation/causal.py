@@ -169,7 +169,7 @@ class Causal(nn.Module):
         snap to their codes before they are read. The tokens are the same with and without the cache. At guidance 1 the
         unconditional half of the batch does not exist.
         """
-        check_guidance(guidance, caption_dropout=self.caption_dropout)
+        check_guidance(guidance, self)
         if use_cache:
             return self.paint(read_prompt(self.backbone, text, lengths, guidance=guidance), generator=generator)
         rows = with_empty_captions(text, lengths) if guidance != 1 else (text, lengths)

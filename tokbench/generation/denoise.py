@@ -103,7 +103,7 @@ class Denoise(nn.Module):
         """Mean nats a text target; mean squared error of the predicted quantity over images that follow their caption.
 
         An image before its caption is clean, at t = 0, and only read: its row counts in the text loss alone, unless there
-        is a `noise_cap`. So is, of a row of two, the first.
+        is a `noise_cap`. Each of two images of a row has its own t.
         """
         rows, batch = draw_rows(
             batch,
@@ -113,14 +113,11 @@ class Denoise(nn.Module):
             interleaved=self.interleaved,
             generator=generator,
         )
-        drawn = torch.rand(len(batch.latents), generator=generator, device=generator.device).to(batch.latents)
-        time = drawn.new_zeros(rows.image_starts.shape)
-        time[:, -1] = torch.where(rows.image_first, drawn * self.noise_cap, drawn)
-        read_only = torch.ones_like(time, dtype=torch.bool)
-        read_only[:, -1] = rows.image_first & (self.noise_cap == 0)
-        time, read_only = time.flatten(), read_only.flatten()
-        level, clean = self.schedule(time), by_image(batch.latents, rows)
-        noise = normal_like(clean, generator)
+        clean, first = by_image(batch.latents, rows), rows.first_images
+        time = torch.rand(len(clean), generator=generator, device=generator.device).to(clean)
+        time = torch.where(first, time * self.noise_cap, time)
+        level, noise = self.schedule(time), normal_like(clean, generator)
+        read_only = first & (self.noise_cap == 0)
         latents = torch.where(read_only[:, None, None], clean, add_noise(clean, noise, level))
         states, memory = self._read(rows, latents, time)
         places = rows.image_places[..., None].expand(-1, -1, states.shape[-1])
@@ -152,7 +149,7 @@ class Denoise(nn.Module):
 
         At guidance 1 the unconditional half of the batch does not exist. Tokens that are `known` stay as they are.
         """
-        check_guidance(guidance, caption_dropout=self.caption_dropout)
+        check_guidance(guidance, self)
         return self.paint(
             read_prompt(self.backbone, text, lengths, guidance=guidance, with_boi=not self.rereads_boi),
             generator=generator,

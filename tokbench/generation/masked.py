@@ -113,8 +113,8 @@ class Masked(nn.Module):
     def loss(self, batch: TokenBatch, generator: Generator) -> dict[str, Tensor]:
         """Mean nats a text target; mean loss a masked token over images that follow their caption.
 
-        An image before its caption is whole and only read: its row counts in the text loss alone. So is, of a row of two,
-        the first.
+        An image before its caption is whole and only read: its row counts in the text loss alone. Each of two images of a
+        row has its own mask.
         """
         rows, batch = draw_rows(
             batch,
@@ -124,10 +124,10 @@ class Masked(nn.Module):
             interleaved=self.interleaved,
             generator=generator,
         )
-        uniform = torch.rand(len(batch.latents), generator=generator, device=generator.device).to(batch.latents)
+        first = rows.first_images
+        uniform = torch.rand(len(first), generator=generator, device=generator.device).to(batch.latents)
         counts = (self.ratio(uniform) * self.space.num_tokens).ceil().clamp(1, self.space.num_tokens)
-        last = self._draw_masks(counts, generator) & ~rows.image_first[:, None]
-        masked = torch.cat((last.new_zeros(len(last), batch.latents.shape[1] - last.shape[1]), last), dim=1)
+        masked = (self._draw_masks(counts, generator) & ~first[:, None]).view(batch.latents.shape[:2])
         states = self._read(rows, batch.latents, masked)
         losses = self.head.loss(_image_states(states, rows)[masked], targets(self.head, batch)[masked], generator)
         image = losses.sum() / masked.sum().clamp(min=1)
@@ -173,7 +173,7 @@ class Masked(nn.Module):
         does not exist. Tokens that are `known` are there from the start: the rounds, R or as many as there are tokens
         left, draw the others.
         """
-        check_guidance(guidance, caption_dropout=self.caption_dropout)
+        check_guidance(guidance, self)
         prompt = read_prompt(self.backbone, text, lengths, guidance=guidance)
         return self.paint(prompt, generator=generator, known=known)
 

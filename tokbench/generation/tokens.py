@@ -52,10 +52,13 @@ def check_rows(**probabilities: float) -> None:
             raise ValueError(f"{name} must be in [0, 1], got {value}")
 
 
-def check_guidance(guidance: float, *, caption_dropout: float) -> None:
-    """ValueError where guidance would compare with captions left out, which no training row had."""
-    if guidance != 1 and caption_dropout == 0:
-        raise ValueError(f"guidance must be 1 for a scheme trained with caption_dropout = 0, got {guidance}")
+def check_guidance(guidance: float, scheme: Any) -> None:
+    """ValueError where guidance would compare with captions left out, which no training row of the scheme had."""
+    if guidance == 1:
+        return
+    if scheme.caption_dropout == 0 or scheme.interleaved == 1:
+        rule = "caption_dropout = 0" if scheme.caption_dropout == 0 else "interleaved = 1"
+        raise ValueError(f"guidance must be 1 for a scheme trained with {rule}, got {guidance}")
 
 
 def check_scheme(
@@ -65,7 +68,7 @@ def check_scheme(
     if not {"text", "image"} <= set(scheme.loss_weights):
         raise ValueError(f"loss_weights must be of text and image, got {scheme.loss_weights}")
     for guidance in guidances:
-        check_guidance(guidance, caption_dropout=scheme.caption_dropout)
+        check_guidance(guidance, scheme)
     for shape in shapes:
         if getattr(scheme, "following", None) is not None:  # one vector for each place of the training images
             raise ValueError(f"order must be raster with shapes=true, got {preset['scheme']['order']!r}")

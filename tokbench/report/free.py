@@ -14,7 +14,7 @@ from tokbench.report.view import View
 
 ENDING = "-free"  # of the picture's stem
 BLOCKS = ("native", "common")
-INTERLEAVED = "generation.scheme.interleaved"
+INTERLEAVED = "scheme.interleaved"
 IMAGE, MARK = "<image>", "▢"  # in the recorded words; in the picture
 NOTHING = "(nothing)"
 NOTE = (
@@ -51,7 +51,8 @@ def free_runs(view: View) -> list[Run]:
     """
     found: dict[tuple[str, object], Run] = {}
     for row in view.rows:
-        interleaved = flatten(row.records[0].config).get(INTERLEAVED, 0)
+        values = flatten(row.records[0].config)
+        interleaved = tuple(value for key, value in values.items() if key.endswith(INTERLEAVED) and value)
         for block in BLOCKS:
             preset = row.records[0].blocks.get(block, "")  # type: ignore[call-overload]
             if preset and (preset, interleaved) not in found and (arrays := _arrays(view, row, block)):
