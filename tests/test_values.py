@@ -57,7 +57,7 @@ def test_a_count_of_the_budget_is_a_whole_number_of_at_least_one(
         (["budget.evaluation.guidances=[inf]"], "guidances must be a list of one number or more, got [inf]"),
         (
             ["+generation.scheme.interleaved=0.5"],
-            "generation.scheme is of one preset, such as generation=chameleon, got",
+            "generation must be one preset, such as chameleon, where",
         ),
         (["few_steps=0"], "few_steps must be a whole number >= 1 or null, got 0"),
         (["few_steps=false"], "few_steps must be a whole number >= 1 or null, got False"),

@@ -93,7 +93,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     if {"scheme", "head"} & {*config["generation"]} and "name" not in config["generation"]:
         blocks = ", ".join(config["generation"])
         raise ValueError(
-            f"generation.scheme is of one preset, such as generation=chameleon, got generation with {blocks}"
+            f"generation must be one preset, such as chameleon, where scheme or head is given, got {blocks}"
         )
     for key, value in _leaves(config["generation"], "generation."):
         if key.endswith(".name"):
