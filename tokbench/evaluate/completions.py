@@ -14,7 +14,7 @@ from tokbench.generation.prompts import Known
 from tokbench.interfaces import Quantized, Tokenizer, TokenSpace
 from tokbench.metrics.images import to_uint8
 
-SEQUENCES, MOST_IMAGES, MOST_BYTES = 4, 2, 64
+SEQUENCES, MOST_IMAGES, MOST_BYTES = 4, 2, 160
 
 
 @torch.no_grad()
