@@ -87,8 +87,9 @@ def tokenizer_path(job: Job) -> Path:
 
 
 def code_length(job: Job, tokenizer: Tokenizer) -> CodeLength:
-    """What the job's trained tokenizer leaves open, which no generator changes; from the cache where it was fitted before, to
-    these weights of a tokenizer that makes the same of the judged images.
+    """Bits of what the job's trained tokenizer leaves open, which no generator changes.
+
+    From the cache where it was fitted before, to these weights of a tokenizer that makes the same of the judged images.
     """
     budget, used = job.config["budget"], build.versions([], CODED)
     options = {"steps": budget["judge"]["steps"], "batch": budget["evaluation"]["batch"]}
@@ -101,7 +102,7 @@ def code_length(job: Job, tokenizer: Tokenizer) -> CodeLength:
         remove_partial(path.parent, path.name)
         if path.exists() and not job.config["force"]:
             return CodeLength(**torch.load(path, weights_only=True))
-        found = fit_code_length(tokenizer, job.dataset, device=job.device, **options)
+        found = fit_code_length(tokenizer, job.dataset, again, device=job.device, **options)
         save(path, vars(found))
         return found
 

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from tokbench import build, stages
-from tokbench.evaluate.code_length import code_length_measures, fit_code_length, token_bits
+from tokbench.evaluate.code_length import (
+    code_length_measures,
+    fit_code_length,
+    judged_images,
+    reconstructed,
+    token_bits,
+)
 from tokbench.evaluate.tokens import encode_split, token_space
 from tokbench.execute import execute
 from tokbench.interfaces import Dataset, Quantized, Split
@@ -116,7 +122,12 @@ def test_what_is_lost_is_paid_for_by_a_tokenizer_that_needs_no_training_too() ->
     (kept, kept_bits), (lost, _) = (
         code_length_measures(
             data,
-            fit_code_length(tokenizer, data, **options),  # type: ignore[arg-type]
+            fit_code_length(
+                tokenizer,
+                data,
+                reconstructed(tokenizer, judged_images(data), batch=40, device=CPU),
+                **options,  # type: ignore[arg-type]
+            ),
             tokens=torch.ones(40),
             table_bits=None,
         )

@@ -160,14 +160,12 @@ def _drawn(generator: Generator) -> float:
 
 def _two_by_two(batch: TokenBatch) -> TokenBatch:
     """Rows 0 and 1 as one, 2 and 3, ...; an odd last one is left out."""
-    latents, indices, text, lengths = (
-        None if part is None else part[: len(part) // 2 * 2].unflatten(0, (-1, 2))
-        for part in (batch.latents, batch.indices, batch.text, batch.lengths)
-    )
-    assert latents is not None
-    assert text is not None
-    assert lengths is not None
-    return TokenBatch(latents.flatten(1, 2), None if indices is None else indices.flatten(1, 2), text, lengths)
+
+    def paired(part: Tensor) -> Tensor:
+        return part[: len(part) // 2 * 2].unflatten(0, (-1, 2))
+
+    indices = None if batch.indices is None else paired(batch.indices).flatten(1, 2)
+    return TokenBatch(paired(batch.latents).flatten(1, 2), indices, paired(batch.text), paired(batch.lengths))
 
 
 def rows_of_one_kind(batch: TokenBatch, num_image: int, *, image_first: bool, images: int = 1) -> Sequences:

@@ -79,13 +79,15 @@ def judged_images(dataset: Dataset) -> Tensor:
 
 
 def fit_code_length(
-    tokenizer: Tokenizer, dataset: Dataset, *, steps: int, batch: int, device: torch.device
+    tokenizer: Tokenizer, dataset: Dataset, again: Tensor, *, steps: int, batch: int, device: torch.device
 ) -> CodeLength:
-    """What the tokens of the judged images leave open, and their bits where they are latents; nothing is left where a
-    tokenizer keeps all. It is said by parts that are fitted in so many steps, from seed 0.
+    """Bits of what the tokens of the judged images leave open, and of the tokens where they are latents.
+
+    `again`: the judged images `reconstructed`; where they are as they were, nothing is left open. Else it is said by parts
+    that are fitted in so many steps, from seed 0.
     """
     held_out = judged_images(dataset)
-    if torch.equal(reconstructed(tokenizer, held_out, batch=batch, device=device), held_out):
+    if torch.equal(again, held_out):
         nothing = torch.zeros(len(held_out), dtype=torch.float64)
         return CodeLength(None, nothing, torch.full_like(nothing, torch.inf))
     splits = {name: dataset.splits[name].images for name in ("train", "validation")}
