@@ -1,4 +1,4 @@
-"""The fast step is the plain one, bit for bit; of a single row, whose matrices it reads by columns, to rounding."""
+"""The fast step is the plain one, bit for bit; of a single row, whose norms are folded into its matrices, to rounding."""
 
 import pytest
 import torch
@@ -32,10 +32,11 @@ def test_a_decoders_states_are_those_of_extend(captions, options):
         assert all(torch.equal(a[:, :, : plain.filled], b[:, :, : plain.filled]) for a, b in zip(one, two, strict=True))
 
 
-@pytest.mark.parametrize("options", [{}, {"long_skips": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"qk_norm": False}, {"long_skips": True}, {"positions": "learned"}], ids=str)
 def test_a_single_row_has_the_states_of_extend_to_rounding(options):
     torch.manual_seed(0)
-    backbone = Backbone(dim=3, width=48, depth=3, heads=2, grid=(2, 3), positions="rope_tv", base=1e4, **options).eval()
+    given = {"positions": "rope_tv", "base": 1e4} | options
+    backbone = Backbone(dim=3, width=48, depth=3, heads=2, grid=(2, 3), **given).eval()
     for parameter in backbone.parameters():
         nn.init.normal_(parameter, std=0.3)
     tokens, starts = prompt(*encode_text(["abc"]))
@@ -47,6 +48,10 @@ def test_a_single_row_has_the_states_of_extend_to_rounding(options):
             x = backbone.embed_image(torch.randn(1, 1, 3), first=k)
             expected = backbone.extend(plain, x, tuple(part[:, :, k : k + 1] for part in turn))[:, 0]
             torch.testing.assert_close(decoder.step(x[:, 0], k), expected, rtol=1e-5, atol=1e-5)
+    assert fast.filled == plain.filled
+    for one, two in zip(plain.layers, fast.layers, strict=True):
+        for a, b in zip(one, two, strict=True):
+            torch.testing.assert_close(a[:, :, : plain.filled], b[:, :, : plain.filled], rtol=1e-5, atol=1e-5)
 
 
 def test_a_decoder_reads_under_autocast():

@@ -1,19 +1,20 @@
 """One token a row at a time after a prompt: what `Backbone.extend` computes for it, with little between the matrix products.
 
 Weights and tables are looked up once and modules are not called: a step of a small network on a CPU otherwise spends as long in
-Python as in arithmetic. The states are bit for bit those of `extend`; of a single row on a CPU, to rounding.
+Python as in arithmetic. The states are bit for bit those of `extend`; of a single row on a CPU (`decoding_row`), to rounding.
 B rows, E width, H heads, d = E / H.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokbench.backbone.attention import Block, Cache
+from tokbench.backbone.decoding_row import Row
 from tokbench.backbone.positions import Rotation
 from tokbench.backbone.transformer import Backbone
 
@@ -28,18 +29,16 @@ class Decoder:
         self.weights = [_weights(block) for block in backbone.blocks]
         cos, sin = turn
         keys = cache.layers[0][0]
-        self.single = len(keys) == 1 and keys.device.type == "cpu" and keys.dtype == self.last.dtype == torch.float32
-        if self.single:  # a CPU reads matrices by columns in two thirds of the time
-            self.skips = [_by_columns(weight) for weight in self.skips]
-            self.weights = [_Weights(*map(_by_columns, weights)) for weights in self.weights]
-            self.epsilon = torch.full((1, 1), torch.finfo(torch.float32).eps * backbone.width)
-            self.root = backbone.width**0.5
+        single = len(keys) == 1 and keys.device.type == "cpu" and keys.dtype == self.last.dtype == torch.float32
+        self.row = Row(backbone, cache, turn) if single else None
         self.turns = list(zip(_by_place(cos, cos), _by_place(-sin, sin), strict=True))
         self.half = cos.shape[-1]
 
     @torch.inference_mode()
     def step(self, x: Tensor, place: int) -> Tensor:
         """(B, E): the states of the next tokens, embedded (B, E), which stand at this of the places; no gradient passes."""
+        if self.row is not None:
+            return self.row.step(x, place)
         (cos, sin), end = self.turns[place], self.cache.filled + 1
         mask = None if self.cache.visible is None else self.cache.visible[..., :end]
         kept: list[Tensor] = []
@@ -48,7 +47,9 @@ class Decoder:
                 kept.append(x)
             elif layer >= len(self.weights) - len(self.skips):
                 x = F.linear(torch.cat((x, kept.pop()), dim=-1), self.skips[layer - len(self.weights)])
-            qk, value = F.linear(self._norm(x, before), qkv).view(len(x), 3, self.heads, -1).split((2, 1), dim=1)
+            qk, value = (
+                F.linear(F.rms_norm(x, x.shape[-1:], before), qkv).view(len(x), 3, self.heads, -1).split((2, 1), dim=1)
+            )
             if scale is not None:
                 qk = F.rms_norm(qk, qk.shape[-1:]) * scale
             query, key = (qk * cos).add_(qk.roll(self.half, -1).mul_(sin)).to(value.dtype).unbind(1)
@@ -58,16 +59,10 @@ class Decoder:
             keys, values = keys.narrow(2, 0, end), values.narrow(2, 0, end)
             mixed = F.scaled_dot_product_attention(query.unsqueeze(2), keys, values, attn_mask=mask)
             x = x + F.linear(mixed.flatten(1), out)
-            gate, value = F.linear(self._norm(x, middle), gates).chunk(2, dim=-1)
+            gate, value = F.linear(F.rms_norm(x, x.shape[-1:], middle), gates).chunk(2, dim=-1)
             x = x + F.linear(F.silu(gate) * value, feed)
         self.cache.filled = end
-        return self._norm(x, self.last)
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        """RMSNorm of (B, E); of a single row with a sum of squares that is one matrix product, in half the time."""
-        if not self.single:
-            return F.rms_norm(x, x.shape[-1:], weight)
-        return torch.mul(x, weight).mul_(torch.addmm(self.epsilon, x, x.t()).rsqrt_().mul_(self.root))
+        return F.rms_norm(x, x.shape[-1:], self.last)
 
 
 class _Weights(NamedTuple):
@@ -88,11 +83,6 @@ def _weights(block: nn.Module) -> _Weights:
     scale = None if attention.scale is None else attention.scale[:, 0, 0]
     first = block.attention_norm.weight, attention.qkv.weight, scale, attention.out.weight
     return _Weights(*first, block.feed_norm.weight, feed.gates.weight, feed.out.weight)
-
-
-def _by_columns(weight: Tensor | None) -> Any:
-    """The same matrix, its columns each in one piece; anything else as it is."""
-    return weight.t().contiguous().t() if weight is not None and weight.ndim == 2 else weight
 
 
 def _by_place(first: Tensor, second: Tensor) -> list[Tensor]:

@@ -50,8 +50,16 @@ def draw(logits: Tensor, *, temperature: float, top_p: float, generator: Generat
     probabilities = (logits / temperature).softmax(dim=-1)
     if top_p < 1:
         probabilities = nucleus(probabilities, top_p)
-    waits = torch.empty(probabilities.shape, device=generator.device).exponential_(generator=generator)
-    return (probabilities / waits.to(logits.device)).argmax(dim=-1)  # the first of V exponential clocks
+    waits = exponential(probabilities.shape, generator).to(logits.device)
+    return (probabilities / waits).argmax(dim=-1)  # the first of V exponential clocks
+
+
+def exponential(shape: Sequence[int], generator: Generator) -> Tensor:
+    """float32 exponentials of rate 1: the numbers of torch's `exponential_`, which on a CPU takes its logarithms one by one."""
+    if generator.device.type != "cpu":
+        return torch.empty(shape, device=generator.device).exponential_(generator=generator)
+    uniform = torch.empty(shape, dtype=torch.float64).uniform_(generator=generator)
+    return uniform.neg_().log1p_().neg_().float()
 
 
 def resample(candidates: Tensor, log_weights: Tensor, generator: Generator) -> Tensor:
