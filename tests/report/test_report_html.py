@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import shutil
@@ -10,7 +11,9 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from report_factory import file, record, swept
 
 from tokbench import build
@@ -51,9 +54,20 @@ class Seen(HTMLParser):
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
+WEBP = "data:image/webp;base64,"
+
+
 def is_inside(address: str, folder: Path) -> bool:
     """Whether an address is one of the file's own parts or a file beside it."""
-    return address.startswith(("#", "data:image/png;base64,")) or (folder / address).is_file()
+    return address.startswith(("#", WEBP)) or (folder / address).is_file()
+
+
+def picture(address: str) -> io.BytesIO:
+    return io.BytesIO(base64.b64decode(address.removeprefix(WEBP)))
+
+
+def pixels(image: Image.Image) -> bytes:
+    return np.asarray(image.convert("RGBA")).tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +96,10 @@ def test_every_page_and_picture_is_inside(made: Path) -> None:
     text = (made / "report.html").read_text()
     for page in made.glob("*.md"):
         assert f'<section id="{page.stem}">' in text
-    pictures = list(made.glob("*.png"))
+    pictures = [Image.open(path) for path in made.glob("*.png")]
+    inside = [Image.open(picture(address)) for address in Seen(text).addresses if address.startswith(WEBP)]
     assert pictures
-    for picture in pictures:
-        assert base64.b64encode(picture.read_bytes()).decode() in text
+    assert sorted(map(pixels, pictures)) == sorted(map(pixels, inside))
 
 
 def test_what_stands_in_files_is_escaped(tmp_path: Path) -> None:
@@ -112,22 +126,25 @@ HOSTILE = (
 
 
 def test_pictures_and_links_that_are_no_files_of_the_folder_are_dropped_and_their_text_stays(tmp_path: Path) -> None:
-    (tmp_path / "there.png").write_bytes(b"picture")
+    Image.new("RGB", (3, 2), "red").save(tmp_path / "there.png")
+    (tmp_path / "none.png").write_bytes(b"no picture")
     (tmp_path / "there.csv").write_bytes(b"table")
     page, other = tmp_path / "page.md", tmp_path / "other.md"
     links = (
         "[six](other.md) [seven](there.csv) [eight](gone.csv) [nine](../page.md) [![ten](there.png)](//evil.example)"
     )
-    more = f"![a\\[b](there.csv) ![long]({'x' * 300}.png) [long]({'y' * 300}) ![up](../{tmp_path.name}/there.png)"
+    up = f"../{tmp_path.name}/there.png"
+    more = f"![a\\[b](there.csv) ![none](none.png) ![long]({'x' * 300}.png) [long]({'y' * 300}) ![up]({up})"
     page.write_text(f"{HOSTILE} {links}\n\n| {more} |\n|---|\n| {HOSTILE} |\n\n[five]: http://evil.example\n")
     other.write_text("# other\n")
     seen = Seen(build_html([page, other], [], lambda found: "", {}).read_text())
-    picture = f"data:image/png;base64,{base64.b64encode(b'picture').decode()}"
-    assert seen.addresses == ["#page", "#other", "#runs", "#other", "there.csv", picture]
+    *addresses, drawn = seen.addresses
+    assert addresses == ["#page", "#other", "#runs", "#other", "there.csv"]
+    assert pixels(Image.open(picture(drawn))) == b"\xff\x00\x00\xff" * 6
     assert seen.open == []
     shown = "one two three [four](javascript:alert(1)) http://evil.example five"
     assert f"{shown} six seven eight nine \n" in seen.text
-    assert "a[b long long up" in seen.text
+    assert "a[b none long long up" in seen.text
     assert seen.text.count(shown) == 2
 
 
