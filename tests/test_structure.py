@@ -47,6 +47,7 @@ ORDER = (
     *("environment", "evaluate", "report", "toys"),
     *(
         "places",
+        "identity",
         "job",
         "stages",
         "tune",
@@ -110,7 +111,7 @@ def test_package_inits_are_empty() -> None:
 
 
 def test_every_module_that_makes_numbers_is_in_the_hash() -> None:
-    from tokbench.job import CODED, JUDGED, ON_DEMAND, ROOMS
+    from tokbench.identity import CODED, JUDGED, ON_DEMAND, ROOMS
 
     with_version = {
         ".".join(path.relative_to(build.ROOT).with_suffix("").parts)

@@ -33,8 +33,9 @@ from tokbench.evaluate.tokens import TokenTable
 from tokbench.evaluate.training import curve, training_measures
 from tokbench.generation.denoise import Denoise
 from tokbench.generation.masked import Masked
+from tokbench.identity import Values
 from tokbench.interfaces import Scheme, Tokenizer, TokenSpace
-from tokbench.job import Job, Values
+from tokbench.job import Job
 from tokbench.pairs import evaluate_pairs
 from tokbench.stages import token_tables, trained_scheme
 from tokbench.train import Training

@@ -7,7 +7,7 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -25,6 +25,7 @@ from tokbench.data.kodak import kodak_paths
 from tokbench.evaluate.reference import some
 from tokbench.evaluate.tokens import space_of
 from tokbench.generation.tokens import check_scheme, grouped
+from tokbench.identity import Values, identify, presets_of
 from tokbench.interfaces import Dataset, Scheme, Tokenizer, TokenSpace
 from tokbench.locks import held
 from tokbench.metrics.standard_shapes import SHAPES
@@ -34,39 +35,9 @@ from tokbench.tokenizers.check import check_tokenizer
 from tokbench.values import check_config
 
 VERSION = 1
-Values = Mapping[str, Any]
-COMMON = "transfusion"  # the preset of the like-for-like column
 STAGES = ("all", "bits", "tokenizer")
 REUSE = ("here", "anywhere")  # where the record of a finished run may come from
 MOST_TOKENS_ON_CPU = 1024  # of an image: attention and sampling of more take hours at any budget
-ROOMS = (  # whose VERSION is in the hash of every run, beside those of the modules its configuration names
-    *("tokbench.interfaces", "tokbench.layers", "tokbench.diffusion", "tokbench.cost", "tokbench.train"),
-    *("tokbench.judges", "tokbench.job", "tokbench.stages", "tokbench.execute", "tokbench.metrics.standard"),
-    *("tokbench.quantizers.nearest", "tokbench.quantizers.estimators"),
-    *("tokbench.backbone.transformer", "tokbench.backbone.attention"),
-    *("tokbench.backbone.positions", "tokbench.backbone.sequence"),
-    *("tokbench.metrics.images", "tokbench.metrics.features", "tokbench.metrics.codes"),
-    *("tokbench.evaluate.tokenizer", "tokbench.evaluate.generation", "tokbench.evaluate.baselines"),
-    *("tokbench.evaluate.costs", "tokbench.evaluate.tokens", "tokbench.evaluate.reference"),
-    "tokbench.evaluate.robustness",
-)
-ON_DEMAND = {  # the same, where that key is set
-    **{"tuning": "tokbench.tune", "shapes": "tokbench.evaluate.shapes"},
-    "rd": "tokbench.evaluate.kodak",
-    **{"few_steps": "tokbench.evaluate.few_steps", "pairs": "tokbench.pairs"},
-}
-CODED = (  # the same, of runs that measure code lengths: every stage but tokenizer
-    *("tokbench.information.residual", "tokbench.information.continuous", "tokbench.information.diffusion_bound"),
-    *("tokbench.information.lossless", "tokbench.information.image_lossless", "tokbench.evaluate.code_length"),
-)
-JUDGED = {  # the same, of runs on data with a known truth
-    f"tokbench.data.{name}.load": (f"tokbench.{judge}", f"tokbench.evaluate.{measure}", "tokbench.evaluate.choices")
-    for name, judge, measure in (
-        ("glyphs", "judges_reader", "legibility"),
-        ("scenes", "judges_checker", "exactness"),
-    )
-}
-LINE = "tokbench.tokenizers.line"  # the same, of runs whose tokens are a line
 
 
 @dataclass
@@ -166,8 +137,9 @@ def prepare(config: Values) -> Job:
     if config.get("pairs") and config["pairs"]["side"] > size:
         raise ValueError(f"pairs.side must be <= the side of an image, {size}, got {config['pairs']['side']}")
     config = job.config = _with_loss(job, tokenizer)
-    _identify(job, codebooks=len(tokenizer.codebook_sizes))
-    presets = _presets_of(config, tokenizer)
+    found = identify(config, job.fingerprints, codebooks=len(tokenizer.codebook_sizes))
+    job.config, job.versions, job.hash = found
+    presets = _trained_presets(config, tokenizer)
     if presets:
         zeros = torch.zeros(tokenizer.dim)
         space = space_of(tokenizer, zeros, zeros + 1, size=size)
@@ -203,11 +175,11 @@ def _with_loss(job: Job, tokenizer: Tokenizer) -> Values:
     return {**job.config, "loss": {**node, **told}}
 
 
-def _presets_of(config: Values, tokenizer: Tokenizer) -> dict[str, Values]:
+def _trained_presets(config: Values, tokenizer: Tokenizer) -> dict[str, Values]:
     """The presets that the stage trains. `bits` needs a likelihood of the tokens: native alone, of no trained latents."""
     if config["stage"] == "tokenizer" or (config["stage"] == "bits" and _trained_latents(tokenizer)):
         return {}
-    found = _presets(config["generation"], codebooks=len(tokenizer.codebook_sizes))
+    found = presets_of(config["generation"], codebooks=len(tokenizer.codebook_sizes))
     return {"native": found["native"]} if config["stage"] == "bits" and "native" in found else found
 
 
@@ -221,40 +193,6 @@ def _warn_of_base(job: Job, backbones: Iterable[Backbone]) -> None:
     longest = max(len(caption.encode()) for split in job.dataset.splits.values() for caption in split.captions)
     for warning in sorted({backbone.base_warning(text=longest) or "" for backbone in backbones} - {""}):
         print(f"warning: {job.config['name']} s{job.config['seed']}: {warning}", file=sys.stderr, flush=True)
-
-
-def _identify(job: Job, *, codebooks: int) -> None:
-    """Gives the job its versions and hash; the preset for several codebooks is part of it only where there are several."""
-    generation = {k: v for k, v in job.config["generation"].items() if k != "native_stages" or codebooks > 1}
-    job.config = {**job.config, "generation": generation}
-    nodes = [job.config.get(name) for name in ("data", "tokenizer", "quantizer", "backbone", "loss")]
-    presets = _presets(generation, codebooks=None).values()
-    nodes += [node for preset in presets for node in (preset["scheme"], preset["head"])]
-    used = [room for key, room in ON_DEMAND.items() if job.config.get(key)]
-    used += JUDGED.get(job.config["data"]["_target_"], ())
-    used += CODED if job.config["stage"] != "tokenizer" else ()
-    job.versions = build.versions(nodes, (*rooms_of(job.config), *used))
-    job.hash = build.run_hash(job.config, job.fingerprints, job.versions)
-
-
-def rooms_of(config: Values) -> tuple[str, ...]:
-    """The modules behind a run's tokenizer that its configuration does not name."""
-    return ROOMS if config["tokenizer"].get("layout", "grid") == "grid" else (*ROOMS, LINE)
-
-
-def _presets(generation: Values, *, codebooks: int | None) -> dict[str, Values]:
-    """The preset of each block. A single preset fills the native block, but Transfusion, which serves all, the common one.
-
-    `codebooks` of the tokenizer choose among the native ones, 0 where it is continuous; None: all of them.
-    """
-    if "scheme" in generation:
-        return {"common" if generation["name"] == COMMON else "native": generation}
-    if codebooks is None:
-        return dict(generation)
-    native = "native_stages" if codebooks > 1 else "native_discrete" if codebooks else "native_continuous"
-    if missing := {"common", native} - set(generation):
-        raise ValueError(f"generation must have {missing.pop()} with this tokenizer, got {', '.join(generation)}")
-    return {"common": generation["common"], "native": generation[native]}
 
 
 def data_key(config: Values) -> str:

@@ -16,9 +16,10 @@ from tokbench import build
 from tokbench.evaluate.code_length import fit_code_length, judged_images, reconstructed
 from tokbench.evaluate.costs import training_step_flops
 from tokbench.evaluate.tokens import TokenTable, encode_split, token_space
+from tokbench.identity import CODED, Values, rooms_of
 from tokbench.information.lossless import CodeLength
 from tokbench.interfaces import Scheme, TokenBatch, Tokenizer, TokenSpace
-from tokbench.job import CODED, Job, Values, prepare, rooms_of
+from tokbench.job import Job, prepare
 from tokbench.locks import held
 from tokbench.memory import trained_in_memory
 from tokbench.metrics.features import weights_sha256

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
-from tokbench.job import Job, Values
+from tokbench.identity import Values
+from tokbench.job import Job
 from tokbench.stages import trained_tokenizer
 from tokbench.training_module import Diverged
 

@@ -11,8 +11,9 @@ from tokbench.evaluate.tokens import space_of
 from tokbench.generation.causal import Causal
 from tokbench.generation.denoise import Denoise
 from tokbench.heads.categorical import Categorical
+from tokbench.identity import LINE, ROOMS, rooms_of
 from tokbench.interfaces import TokenBatch
-from tokbench.job import LINE, ROOMS, prepare, rooms_of
+from tokbench.job import prepare
 from tokbench.quantizers.continuous import Continuous
 from tokbench.quantizers.fsq import FiniteScalarQuantizer
 from tokbench.tokenizers.autoencoder import CAUSAL, Autoencoder
