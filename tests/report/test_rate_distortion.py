@@ -8,8 +8,9 @@ import pytest
 from report_factory import file, measure, swept, swept_arrays
 
 from tokbench.report import rate_plot
-from tokbench.report.rate_distortion import PAGE, PLOT, TABLE, codec_rows, main
+from tokbench.report.rate_distortion import PAGE, PLOT, TABLE, main
 from tokbench.report.rate_families import make_curves, make_families
+from tokbench.report.rate_kodak import codec_rows
 from tokbench.report.view import read_views
 
 SIZES = (16, 64, 256, 1024, 4096)
