@@ -289,6 +289,28 @@ def test_readme_has_a_link_a_plot_and_equal_bits_in_place_of_a_table_of_hundreds
     assert "codebook_size" in headline(read_views(results))  # what a sweep ends with stays a table
 
 
+def test_readme_has_a_table_where_there_is_nothing_to_read_at_equal_bits(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    written(results, swept("fsq", 1000), swept("vq", 1000))
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\n{END}\n")
+    update_readme(readme, results, read_views(results))
+    text = readme.read_text()
+    assert re.search(r"\| tokenizer +\|.*PSNR", text)
+    assert "| vq " in text
+    assert "rate_distortion.md" not in text  # which such a group is not on
+
+
+def test_rows_of_a_name_stand_in_the_order_of_their_numbers() -> None:
+    rows = make_rows(
+        [
+            record("continuous_4", config=record("continuous_4").config | {"factor": factor}, hash=f"{factor:08x}")
+            for factor in (32, 4, 8)
+        ]
+    )
+    assert [row.label for row in rows] == [f"continuous_4 (factor={factor})" for factor in (4, 8, 32)]
+
+
 def test_groups_that_generate_keep_their_table_in_readme(tmp_path: Path) -> None:
     results = tmp_path / "results"
     written(results, record("fsq", ranked=True))

@@ -33,6 +33,7 @@ COLUMNS = (
     Column("nominal", "bits/nominal_bits_per_image", value),
     Column("model", "native/bits/model_bits_per_image", value),
     Column("usage", "bits/usage", value),
+    Column("strings read", "legibility/string_accuracy", value, rank="equal bits", array="string_accuracy"),
     Column("gFD common", GFD, floored),
     Column("gFD native", "native/generation/fd_classifier", floored),
     Column("KID random64 common / native", KID, _both),
@@ -51,7 +52,7 @@ def headline(views: Sequence[View], experiments: Sequence[str] = ()) -> str:
 
 
 def readme_block(views: Sequence[View], results: Path) -> str:
-    """The headline, but of groups that compare quantizers and generate nothing a link and PSNR at equal bits; then figures."""
+    """The headline, or PSNR at equal bits of groups that generate nothing, where there is any; then figures."""
     told = [
         _summary(view, results.name) if is_sweep(view.group) and not _generates(view) else _table(view)
         for view in _newest(views)
@@ -102,10 +103,10 @@ def _generates(view: View) -> bool:
 def _summary(view: View, folder: str) -> str:
     names = {record.name for record in view.group.records}
     what = f"**{view.group.stem}** ({len(names)} tokenizers, {len(view.rows)} rows, {_seeds(view)})"
-    links = f"[{PAGE}]({folder}/{PAGE}) (usage, robustness, equal used bits), [{RATES}]({folder}/{RATES})"
-    told = f"{what}: {links}"
     equal = equal_model_bits(view)
-    return "\n".join([told, "", *(equal or equal_bits(make_methods(view.rows))), ""])
+    rates = f", [{RATES}]({folder}/{RATES})" if equal else ""
+    told = f"{what}: [{PAGE}]({folder}/{PAGE}) (usage, robustness, equal used bits){rates}"
+    return "\n".join([told, "", *(equal or equal_bits(make_methods(view.rows)) or _lines(view)), ""])
 
 
 def _seeds(view: View) -> str:
@@ -127,11 +128,16 @@ def _has_value(view: View, key: str) -> bool:
 
 
 def _table(view: View) -> str:
+    demo = "" if view.group.ranked else ", demo, unranked"
+    return "\n".join([f"**{view.group.stem}** ({_seeds(view)}{demo})", "", *_lines(view)])
+
+
+def _lines(view: View) -> list[str]:
+    """Markdown: a line a row, and what bold means where any is."""
     columns = [column for column in COLUMNS if _has_value(view, column.key)]
     if any(column.key == GFD for column in columns):  # a distance that needs no classes stands where there are none
         columns = [column for column in columns if column.key != KID]
     rows = [[row.label, *(column.cell(view, row, column) for column in columns)] for row in view.rows]
-    demo = "" if view.group.ranked else ", demo, unranked"
     table = markdown_table(["tokenizer", *(column.heading(view) for column in columns)], rows)
     bold = [BOLD, ""] if any("**" in cell for row in rows for cell in row) else []
-    return "\n".join([f"**{view.group.stem}** ({_seeds(view)}{demo})", "", *table, "", *bold])
+    return [*table, "", *bold]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,8 +100,13 @@ def make_rows(records: Iterable[RunRecord]) -> list[Row]:
         ordered = sorted(variants.items(), key=lambda item: _nominal_bits(item[1]))
         found = labels(name, [json.loads(text) for text, _ in ordered])
         named = [Row(label, tuple(runs)) for label, (_, runs) in zip(found, ordered, strict=True)]
-        rows += sorted(named, key=lambda row: (_nominal_bits(row.records), row.label))
+        rows += sorted(named, key=lambda row: (_nominal_bits(row.records), _natural(row.label)))
     return rows
+
+
+def _natural(label: str) -> list[str | float]:
+    """A key by which 4 comes before 32."""
+    return [float(part) if part[:1].isdigit() else part for part in re.split(r"(\d+(?:\.\d+)?)", label)]
 
 
 def _nominal_bits(records: Sequence[RunRecord]) -> float:
