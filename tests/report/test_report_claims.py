@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tokbench.metrics.statistics import Difference
 from tokbench.records import RunRecord, read_records
 from tokbench.report.build import build_report
 from tokbench.report.catalogue import CATALOGUE
-from tokbench.report.claims import RULE, findings_of, load_claims, render_claims, span, verdict
+from tokbench.report.claims import RULE, comparisons, findings_of, load_claims, render_claims, span, verdict
 from tokbench.report.experiments import remember
 from tokbench.report.groups import group_records
 from tokbench.report.levels import at_most
@@ -194,7 +195,8 @@ def collapsed(folder: Path) -> None:
 def test_the_page_of_claims_has_all_forty_and_says_what_was_not_run(tmp_path: Path) -> None:
     collapsed(tmp_path)
     lines = (tmp_path / "claims.md").read_text().splitlines()
-    assert all(any(line.startswith(f"| {name} ") for line in lines) for name in CATALOGUE)
+    assert all(any(re.match(rf"\| {name}[, ]", line) for line in lines) for name in CATALOGUE)
+    assert all(any(line.startswith(f"| {claim.title} ") for line in lines) for claim in load_claims())
     (collapse,) = [line for line in lines if line.startswith("| C9 ")]
     assert "**supported** (4 of 4 comparisons agree)" in collapse
     assert any(line.startswith("| C6 ") and "not run: `make sweep EXPERIMENT=fsq_levels`" in line for line in lines)
@@ -256,12 +258,25 @@ def test_a_run_by_hand_leaves_the_verdict_to_the_rows_of_the_experiment(tmp_path
     (view,) = read_views(tmp_path)
     side = {"name": "vq", "quantizer.codebook_size": 240}
     assert find_row(view, side) is None
-    view.asked.update(run.file_name for run in made)
+    view.asked.append(frozenset(run.file_name for run in made))
     row = find_row(view, side)
     assert row is not None
     assert {record.seed for record in row.records} == {0, 1, 2}
     remember(tmp_path, "codebook_size", [run.file_name for run in made])
     claim = next(claim for claim in load_claims() if claim.name == "C9")
-    view.asked.clear()
     findings_of(claim, view)
-    assert view.asked == {run.file_name for run in made}
+    assert view.asked == [{run.file_name for run in made}, {run.file_name for run in [*made, other]}]
+    later = frozenset({other.file_name})
+    for asked, seeds in (([later], {7}), ([frozenset[str](), later], {7}), ([view.asked[0], later], {0, 1, 2})):
+        view.asked[:] = asked  # those named first before others
+        row = find_row(view, side)
+        assert row is not None
+        assert {record.seed for record in row.records} == seeds
+
+
+def test_what_a_claim_lacks_is_counted_below_its_comparisons() -> None:
+    claim = next(claim for claim in load_claims() if claim.name == "C9")
+    assert comparisons(claim, [finding("+0.25", "+0.1 to +0.4", 0.25), None, None])[-1] == (
+        "An effect counts from 0.1 dB. 2 of 3 comparisons have no runs here."
+    )
+    assert comparisons(claim, [finding("+0.25")])[-1] == "An effect counts from 0.1 dB."

@@ -96,7 +96,7 @@ def _build_report(views: Sequence[View], paged: Sequence[View], results: Path) -
     written = [_build_group(view, whole_groups[view.group.home], results) for view in paged]
     pure = [view for view in views if not view.group.warnings]
     plain = [view for view in paged if not view.group.warnings and view.group.experiment is None]
-    compared, judged = build_quantizers(pure, results), build_claims([*pure, *toys], results)
+    compared, judged = build_quantizers(plain, results), build_claims([*pure, *toys], results)
     informed, heads, whole = (
         build_information(plain, results, pure),
         build_toys(toys, results),

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tokbench.report.bits_rule import equal_bits
-from tokbench.report.experiments import files_of
+from tokbench.report.experiments import files_of, plain_files
 from tokbench.report.floors import FLOORS
 from tokbench.report.formatting import EMPTY, markdown_table
 from tokbench.report.levels import at_least, at_most, collapse, enough, levels
@@ -106,8 +106,7 @@ def number_of(name: str) -> int:
 
 def findings_of(claim: Claim, view: View) -> list[Finding | None]:
     """What became of each comparison of the claim; None of one whose rows are missing."""
-    view.asked.clear()
-    view.asked.update(files_of(view.folder.parent, claim.experiment))
+    view.asked[:] = [frozenset(files_of(view.folder.parent, claim.experiment)), plain_files(view)]
     arguments = {key: value for key, value in claim.verdict.items() if key != "rule"}
     return RULES[claim.verdict["rule"]](view, claim.measure, claim.minimum_effect, **arguments)
 
@@ -150,7 +149,7 @@ def render_claims(view: View) -> list[str]:
 
 
 def comparisons(claim: Claim, findings: Sequence[Finding | None]) -> list[str]:
-    """Markdown table of the comparisons that have their rows."""
+    """Markdown table of the comparisons that have their rows, and how many have not."""
     shown = [finding for finding in findings if finding]
     extra = list(dict.fromkeys(key for finding in shown for key in finding.shown))
     effect = f"effect ({shown[0].unit})" if shown[0].unit else "effect"
@@ -159,11 +158,10 @@ def comparisons(claim: Claim, findings: Sequence[Finding | None]) -> list[str]:
         [f.label, f.expected, f.effect, f.interval, str(f.seeds), *(f.shown.get(key, EMPTY) for key in extra), f.word]
         for f in shown
     ]
-    return [
-        *markdown_table(heads, rows),
-        "",
-        f"An effect counts from {claim.minimum_effect:g} {shown[0].unit}.".replace(" .", "."),
-    ]
+    missing = len(findings) - len(shown)
+    told = f" {missing} of {len(findings)} comparisons have no runs here." if missing else ""
+    counts = f"An effect counts from {claim.minimum_effect:g} {shown[0].unit}".rstrip()
+    return [*markdown_table(heads, rows), "", f"{counts}.{told}"]
 
 
 RULE = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from tokbench.locks import held
@@ -66,6 +67,13 @@ def plain_views(views: Sequence[View], experiments: Mapping[str, frozenset[str]]
     listed = frozenset[str]().union(*experiments.values())
     unmixed = _unmixed(views)
     return [_plain(view, listed) if view in unmixed else view for view in views]
+
+
+@lru_cache(maxsize=64)
+def plain_files(view: View) -> frozenset[str]:
+    """The files of the records that are on the page of the view's group, and not on one of an experiment alone."""
+    listed = frozenset[str]().union(*read_experiments(view.folder.parent).values())
+    return frozenset(record.file_name for record in _plain(view, listed).group.records)
 
 
 def _plain(view: View, listed: frozenset[str]) -> View:

@@ -55,11 +55,13 @@ class Finding:
 def find_row(view: View, side: str | Mapping[str, Any]) -> Row | None:
     """The one row of that name and those dotted settings, other settings as in DEFAULTS; None of none or several.
 
-    Of several that fit, such as a run by hand with another learning rate, the one of the experiment that is asked.
+    Of several that fit, such as a run by hand with another learning rate, the one of the experiment that is asked, or else
+    the one on the group's own page.
     """
-    found = find_rows(view, side)
-    if len(found) > 1:
-        found = [row for row in found if any(record.file_name in view.asked for record in row.records)]
+    fitting = found = find_rows(view, side)
+    for files in view.asked:
+        if len(found) != 1:
+            found = [row for row in fitting if any(record.file_name in files for record in row.records)]
     return found[0] if len(found) == 1 else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,32 +62,24 @@ def build_claims(views: Sequence[View], results: Path) -> list[Path]:
 
 def summary(verdicts: Sequence[Verdict]) -> list[str]:
     """Markdown: each number of the catalogue, its claims, and a verdict for each group that has one."""
-    by_number: dict[int, list[Verdict]] = defaultdict(list)
+    by_claim: dict[str, list[Verdict]] = defaultdict(list)
     for found in verdicts:
-        by_number[number_of(found.claim.name)].append(found)
-    planned = {number: _main_claim(number) for number in {number_of(claim.name) for claim in load_claims()}}
+        by_claim[found.claim.name].append(found)
     lines = []
     for name, entry in CATALOGUE.items():
-        number = number_of(name)
-        for found in by_number[number]:
-            agreed = sum(finding is not None and finding.agrees is True for finding in found.findings)
-            word = f"**{found.word}** ({agreed} of {len(found.findings)} comparisons agree)"
-            lines.append(
-                [found.claim.title, found.claim.hypothesis, found.claim.source, found.group, word, span(found.findings)]
-            )
-        if not by_number[number]:
-            lines.append([name, entry.text, entry.source, "", _missing(entry.needs, planned.get(number)), ""])
+        planned = [claim for claim in load_claims() if number_of(claim.name) == number_of(name)]
+        for claim in planned:
+            told, place = [claim.title, claim.hypothesis, claim.source], by_claim[claim.name]
+            lines += [[*told, found.group, _decided(found), span(found.findings)] for found in place]
+            if not place:
+                lines.append(
+                    [*told, "", f"{NOT_RUN}: `{claim.command}` (about {claim.minutes:g} minutes on two cores)", ""]
+                )
+        if not planned:
+            lines.append([name, entry.text, entry.source, "", f"{NOT_RUN} at this scale; needs {entry.needs}", ""])
     return markdown_table(["claim", "says", "source", "records", "verdict", EFFECT], lines, words=True)
 
 
-def _main_claim(number: int) -> Claim:
-    """The first claim of a number in the experiment that has most of them."""
-    claims = [claim for claim in load_claims() if number_of(claim.name) == number]
-    homes = Counter(claim.experiment for claim in claims)
-    return next(claim for claim in claims if homes[claim.experiment] == max(homes.values()))
-
-
-def _missing(needs: str, planned: Claim | None) -> str:
-    if planned is None:
-        return f"{NOT_RUN} at this scale; needs {needs}"
-    return f"{NOT_RUN}: `{planned.command}` (about {planned.minutes:g} minutes on two cores)"
+def _decided(found: Verdict) -> str:
+    agreed = sum(finding is not None and finding.agrees is True for finding in found.findings)
+    return f"**{found.word}** ({agreed} of {len(found.findings)} comparisons agree)"

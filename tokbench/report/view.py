@@ -44,7 +44,9 @@ class View:
     folder: Path
     _arrays: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     winners: dict[tuple[str, str, str | None], set[str]] = field(default_factory=dict)  # kept by the ranking
-    asked: set[str] = field(default_factory=set)  # records of the experiment whose claim is judged
+    asked: list[frozenset[str]] = field(
+        default_factory=list
+    )  # records that a claim means, the first of them before others
     _differences: dict[tuple[str, str, str], tuple[Difference, int] | None] = field(default_factory=dict)
     _clusters: dict[str, np.ndarray] = field(default_factory=dict)  # of rows by label; equal ones are one array
     _resamples: dict[int, Resamples] = field(default_factory=dict)  # by the id of the clusters
