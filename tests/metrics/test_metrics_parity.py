@@ -22,6 +22,18 @@ def test_a_known_ratio_is_found_exactly_without_noise(ratio, slope):
     assert found.extrapolated == (ratio > 1)
 
 
+def test_a_quality_that_no_run_of_the_first_reached_is_extrapolated():
+    flops, a = (
+        np.repeat([1e12, 1e13, 1e14], 4),
+        np.repeat([10.0, 2.0, 1.9], 4),
+    )  # flattens out: its line falls below all of it
+    _, b = system(1.0, -0.36, sizes=flops)
+    found = parity(flops, a, flops, b / 11, **OPTIONS)
+    assert 1e12 < found.ratio * 1e14 < 1e14
+    assert b[-1] / 11 < a.min()
+    assert found.extrapolated
+
+
 def test_of_different_slopes_the_ratio_is_that_at_the_second_systems_largest_flops():
     (flops, a), (_, b) = system(1.0, -0.3), system(1.0, -0.1)
     wanted = 1e12 * (b[-1] / 100) ** (1 / -0.3)

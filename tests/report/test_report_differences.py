@@ -48,6 +48,26 @@ def test_each_row_meets_the_leader_of_its_own_bits(tmp_path: Path) -> None:
     assert line[:3] == [first.label, leader.label, f"{found[0].mean:.2f}"]
 
 
+def test_a_row_of_few_seeds_leads_none_of_three_and_one_training_separates_no_method(tmp_path: Path) -> None:
+    for name, codes, quality, seeds in (("fsq", 1000, 23.0, 3), ("lfq", 1024, 22.0, 3), ("vq", 1000, 25.0, 1)):
+        for seed in range(seeds):
+            made = swept(name, codes, seed)
+            file(made, tmp_path, kept=moved(made, quality, noise=0.1))
+    lines = {line[0]: line for line in lines_of(tmp_path)}
+    assert {line[1] for line in lines.values()} == {"fsq"}
+    assert lines["lfq"][4] == "separable"
+    assert lines["vq"][4] == "separable for this training (1 seed)"
+
+
+def test_two_rows_of_one_tokenizer_are_not_compared_in_what_it_reconstructs(tmp_path: Path) -> None:
+    for steps, quality in ((110, 23.0), (440, 23.1)):
+        made = swept("fsq", 1000, hash=f"{steps:08x}")
+        made = made.model_copy(update={"config": made.config | {"budget": {"backbone": {"steps": steps}}}})
+        file(made, tmp_path, kept=moved(made, quality, noise=0.01))
+    _, found = differences(view(tmp_path))
+    assert not any(line.startswith("### PSNR") for line in found)
+
+
 def test_what_seeds_do_not_separate_says_how_many_would(tmp_path: Path) -> None:
     for seed in range(3):
         for name, codes, quality in (("fsq", 1000, 24.0), ("vq", 1024, 24.05 + 0.3 * seed)):

@@ -311,6 +311,13 @@ def test_rows_of_a_name_stand_in_the_order_of_their_numbers() -> None:
     assert [row.label for row in rows] == [f"continuous_4 (factor={factor})" for factor in (4, 8, 32)]
 
 
+def test_a_label_tells_once_what_two_settings_share() -> None:
+    configs = [{"budget": {"backbone": {"width": w}}, "backbone": {"width": w}} for w in (64, 128)]
+    assert labels("fsq", configs) == ["fsq (width=64)", "fsq (width=128)"]
+    apart = [{"tokenizer": {"width": w}, "backbone": {"width": v}} for w, v in ((64, 64), (64, 128), (128, 64))]
+    assert labels("fsq", apart)[1] == "fsq (width=64, width=128)"
+
+
 def test_groups_that_generate_keep_their_table_in_readme(tmp_path: Path) -> None:
     results = tmp_path / "results"
     written(results, record("fsq", ranked=True))

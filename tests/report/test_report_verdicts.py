@@ -16,6 +16,8 @@ from report_factory import file, swept, swept_arrays
 from tokbench import build, claims
 from tokbench.report.bits_rule import SIZES
 from tokbench.report.claims import TOYS, Claim, findings_of, load_claims, verdict
+from tokbench.report.information import TOTAL
+from tokbench.report.levels import TOKENS
 from tokbench.report.parity import BACKBONE, PROXY, TOKENIZER
 from tokbench.report.rules import expand, find_rows
 from tokbench.report.view import View
@@ -147,6 +149,15 @@ def at_most(claim: Claim, stem: str, outcome: Outcome) -> Made:
     return {k: lambda seed: {claim.measure: value[seed] * most} for k in sides}
 
 
+def carried(claim: Claim, stem: str, outcome: Outcome) -> Made:
+    """The same share of the 4 bits a sub-pixel that the images hold."""
+    made, measure = at_most(claim, stem, outcome), claim.measure
+    return {
+        k: lambda seed, values=values: {measure: 3 * 4.0 * values(seed)[measure], TOTAL: 4.0}
+        for k, values in made.items()
+    }
+
+
 def at_least(claim: Claim, stem: str, outcome: Outcome) -> Made:
     """Twice the least allowed above the level, or as much below it."""
     least = claim.verdict["level"] + claim.minimum_effect
@@ -185,9 +196,11 @@ def collapse(claim: Claim, stem: str, outcome: Outcome) -> Made:
             rich: lambda seed: {claim.measure: 1.1 - value[seed], has: 3.0, needs: 2.0},
             poor: lambda seed: {claim.measure: 0.5, has: 1.0, needs: 2.0},
         }
+    spared = next(keyed(config) for _, config in all_runs()[stem] if config["name"] in claim.verdict["control"])
     return {
-        poor: lambda seed: {claim.measure: value[seed], has: 1.0, needs: 2.0},
+        poor: lambda seed: {claim.measure: value[seed], has: 1.0, needs: 2.0, TOKENS: 4.0},
         rich: lambda seed: {claim.measure: 0.5, has: 3.0, needs: 2.0},
+        spared: lambda seed: {claim.measure: 0.9, TOKENS: 4.0},
     }
 
 
@@ -244,8 +257,24 @@ def _word(outcome: Outcome) -> str:
 
 VALUES: dict[str, Callable[[Claim, list[Run], Outcome], Made]] = {
     **{"signs": signs, "levels": levels, "at_most": at_most, "at_least": at_least, "equal_bits": equal_bits},
-    **{"collapse": collapse, "enough": enough, "parity": parity},
+    **{"carried": carried, "collapse": collapse, "enough": enough, "parity": parity},
 }
+
+
+@pytest.mark.parametrize(
+    "spared", [{}, {TOKENS: 8.0}, {TOKENS: 4.0, "legibility/char_accuracy_relative": 0.1}], ids=str
+)
+def test_what_codes_lose_is_not_laid_on_their_bits_where_a_continuous_latent_loses_it_too(
+    spared: dict[str, float],
+) -> None:
+    claim = next(claim for claim in CLAIMS if claim.name == "C3, collapse")
+    stem = stem_of(claim)
+    *_, control = made = collapse(claim, stem, OUTCOMES["supported"])
+    values = {**made, control: lambda seed: {claim.measure: 0.9, **spared}}
+    runs = [run for run in all_runs()[stem] if keyed(run[1]) in values]
+    (found,) = findings_of(claim, view_of(runs, lambda config, seed: values[keyed(config)](seed)))
+    assert found is not None
+    assert found.word == "cannot decide (no continuous latent of as many tokens keeps more)"
 
 
 def test_the_shortest_comes_first_and_what_is_recorded_takes_no_time(tmp_path: Path) -> None:

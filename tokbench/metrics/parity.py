@@ -23,7 +23,7 @@ class Parity:
     ratio: float
     low: float
     high: float
-    extrapolated: bool  # A's FLOPs at that quality are outside those it was run at
+    extrapolated: bool  # A's FLOPs at that quality are outside those it was run at, or no run of it is so good
 
 
 def parity(
@@ -53,8 +53,13 @@ def parity(
     if not np.isfinite(found) or len(known) < level * resamples:
         return None
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    outside = not first[0].min() - ROUNDING <= found + largest <= first[0].max() + ROUNDING
+    slope, offset = (part[0] for part in _line(*second[:, None]))
+    outside = not _within(found + largest, first[0]) or not _within(offset + slope * largest, first[1])
     return Parity(float(np.exp(found)), float(np.exp(low)), float(np.exp(high)), outside)
+
+
+def _within(value: float, known: Floats) -> bool:
+    return bool(known.min() - ROUNDING <= value <= known.max() + ROUNDING)
 
 
 def _logs(flops: ArrayLike, metric: ArrayLike, name: str) -> Floats:

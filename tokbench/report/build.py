@@ -160,7 +160,7 @@ def _index(groups: Sequence[Group], written: Sequence[Sequence[Path]], others: S
         page = f"[{group.stem}]({paths[0].name})"
         counts = [str(len(group.records)), str(len(group.failed)), "yes" if group.ranked else "no"]
         lines.append([page, record.budget, ", ".join(names) or "none", *counts, links])
-    table = markdown_table(["page", "budget", "tokenizers", "runs", "failed", "ranked", "files"], lines, words=True)
+    table = markdown_table(["page", "budget", "tokenizers", "runs", "failed", "may rank", "files"], lines, words=True)
     there = {path.name for path in others}
     told = [line for name, text in PAGES.items() if name in there for line in ("", text)]
     return "\n".join([INDEX, *table, *told]) + "\n"

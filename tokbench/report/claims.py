@@ -17,7 +17,7 @@ from tokbench.report.bits_rule import equal_bits
 from tokbench.report.experiments import files_of, plain_files
 from tokbench.report.floors import FLOORS
 from tokbench.report.formatting import EMPTY, markdown_table
-from tokbench.report.levels import at_least, at_most, collapse, enough, levels
+from tokbench.report.levels import at_least, at_most, carried, collapse, enough, levels
 from tokbench.report.parity import parity
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rules import Finding, signs
@@ -26,7 +26,7 @@ from tokbench.report.view import View
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 RULES: Mapping[str, Callable[..., list[Finding | None]]] = {
     **{"signs": signs, "levels": levels, "at_most": at_most, "at_least": at_least},
-    **{"collapse": collapse, "enough": enough, "parity": parity, "equal_bits": equal_bits},
+    **{"carried": carried, "collapse": collapse, "enough": enough, "parity": parity, "equal_bits": equal_bits},
 }
 TOYS = "python -m tokbench.toys"
 ABOUT = {"question", "tier", "minutes"}  # which a file must say, beside its claims

@@ -15,7 +15,8 @@ from tokbench.report.definitions import direction
 from tokbench.report.floors import FLOORS, noise_floor
 from tokbench.report.formatting import markdown_table, number, style
 from tokbench.report.peers import Peers, peer_groups
-from tokbench.report.rows import Row, mean_of
+from tokbench.report.ranking import MIN_SEEDS
+from tokbench.report.rows import Row, flatten, mean_of
 from tokbench.report.rules import ARRAYS, difference
 from tokbench.report.view import LEVEL, View
 
@@ -23,7 +24,9 @@ DIVISIONS = 10_000  # of seeds into two parts: all there are up to 7 and 7 seeds
 TITLE = "Paired differences to the leader of each comparison"
 NOTHING = "No two rows of one comparison share seeds and what was measured."
 NOTE = (
-    "The leader is the row with the best mean among those that may be ranked together (ranked among, above), whatever its seeds."
+    "The leader is the row with the best mean among those that may be ranked together (ranked among, above): of those with at"
+    f" least {MIN_SEEDS} seeds, where there are any. Rows of one tokenizer, which differ in what was trained on it, are not"
+    " compared in what it reconstructs."
     " PSNR and SSIM: same test images and seeds on both sides; the bootstrap draws seeds and whole clusters of images together,"
     " and where Student's interval over the seeds reaches farther it counts; with one seed the interval knows nothing of what"
     " another training would give. Other measures have one value a seed: Student's interval over the seeds in common. Seeds to"
@@ -73,9 +76,18 @@ def _group(view: View, rows: Sequence[Row], compared: Compared) -> list[list[str
     if len(found) < 2:
         return []
     best = max if direction(compared.key) == "up" else min
-    _, leader = best(found, key=lambda pair: pair[0])
-    gaps = [(row, difference(view, row, leader, compared.key)) for _, row in found if row is not leader]
+    _, leader = best([pair for pair in found if len(pair[1].records) >= MIN_SEEDS] or found, key=lambda pair: pair[0])
+    others = [row for _, row in found if compared.array is None or not _one_tokenizer(row, leader)]
+    gaps = [(row, difference(view, row, leader, compared.key)) for row in others if row is not leader]
     return [_line(view, row, leader, compared, gap[0], gap[1]) for row, gap in gaps if gap is not None]
+
+
+def _one_tokenizer(row: Row, other: Row) -> bool:
+    """Whether both rows, or one and the same, have one tokenizer, trained alike."""
+    first, second = (flatten(each.records[0].config) for each in (row, other))
+    keys = {key for key in first | second if key.startswith(("tokenizer", "quantizer", "loss", "budget.tokenizer"))}
+    named = row.records[0].name == other.records[0].name
+    return named and all(first.get(key) == second.get(key) for key in keys)
 
 
 def _line(view: View, row: Row, leader: Row, compared: Compared, gap: Difference, seeds: int) -> list[str]:
@@ -97,7 +109,7 @@ def _values(view: View, row: Row, compared: Compared) -> np.ndarray:
 
 def _of_images(view: View, row: Row, gap: Difference, by_seed: np.ndarray) -> str:
     if gap.separable:
-        return "separable"
+        return "separable" if len(by_seed) > 1 else "separable for this training (1 seed)"
     student = students_difference(by_seed, level=LEVEL)
     if len(by_seed) > 1 and not student.separable:
         return _not_with(len(by_seed), seeds_to_separate(student, len(by_seed)))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tokbench.metrics.statistics import students_difference
 from tokbench.report.floors import within_floors
+from tokbench.report.information import held_bits_per_subpixel
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rows import Row, mean_of
 from tokbench.report.rules import Finding, ends, find_row
 from tokbench.report.view import LEVEL, View
+
+TOKENS = "bits/tokens"
+ALIKE = "no continuous latent of as many tokens keeps more"
 
 
 def levels(
@@ -48,19 +53,48 @@ def at_least(
     ]
 
 
+def carried(
+    view: View, measure: str, minimum_effect: float, *, sides: Sequence[str | Mapping[str, Any]], level: float
+) -> list[Finding | None]:
+    """Whether `measure`, bits a pixel, of each side is below `level` of what the images hold, by what counts, in every seed."""
+    held = held_bits_per_subpixel(view)
+    rows = [find_row(view, side) if held else None for side in sides]
+    scale, most = 1 / (3 * held[0]) if held else 1.0, level - minimum_effect
+    return [
+        None if row is None else _level(row, measure, level, f"below {level:g}", lambda v: v <= most, scale=scale)
+        for row in rows
+    ]
+
+
 def collapse(
-    view: View, measure: str, minimum_effect: float, *, has: str, needs: str, above: bool = False
+    view: View,
+    measure: str,
+    minimum_effect: float,
+    *,
+    has: str,
+    needs: str,
+    above: bool = False,
+    control: Sequence[str] = (),
 ) -> list[Finding | None]:
     """Whether `measure` has fallen from 1 by what counts in every seed of each row whose `has` is below its `needs`.
 
-    `above`: of each row whose `has` reaches its `needs`, whether it has not.
+    `above`: of each row whose `has` reaches its `needs`, whether it has not. `control`: names one of which, with as many tokens,
+    must not have fallen, or the row decides nothing: it may be something else than bits that it lacks.
     """
     pairs = [(row, mean_of(row, has), mean_of(row, needs)) for row in view.rows]
     known = [(row, own >= least) for row, own, least in pairs if own is not None and least is not None]
     level = 1 - minimum_effect
     told, holds = ("above", lambda v: v > level) if above else ("at most", lambda v: v <= level)
-    rows = [row for row, reached in known if reached is above]
-    return [_level(row, measure, 1.0, f"{told} {level:g}", holds) for row in rows] or [None]
+    found = [(row, _level(row, measure, 1.0, f"{told} {level:g}", holds)) for row, reached in known if reached is above]
+    if control:
+        controls = [row for row in view.rows if row.records[0].name in control]
+        kept = {mean_of(row, TOKENS) for row in controls if (mean_of(row, measure) or 0.0) > level}
+        found = [(row, one if one is None or mean_of(row, TOKENS) in kept else _open(one)) for row, one in found]
+    return [one for _, one in found] or [None]
+
+
+def _open(finding: Finding) -> Finding:
+    return replace(finding, agrees=None, open=ALIKE)
 
 
 def enough(
@@ -100,8 +134,11 @@ def _enough(view: View, measure: str, most: float, side: Mapping[str, Any]) -> F
     )
 
 
-def _level(row: Row, measure: str, level: float, expected: str, holds: Callable[[float], bool]) -> Finding | None:
-    values = [m.value for r in row.records if (m := r.metrics.get(measure)) is not None and m.value is not None]
+def _level(
+    row: Row, measure: str, level: float, expected: str, holds: Callable[[float], bool], *, scale: float = 1.0
+) -> Finding | None:
+    measures = [r.metrics.get(measure) for r in row.records]
+    values = [scale * m.value for m in measures if m is not None and m.value is not None]
     if not values:
         return None
     votes = {holds(value) for value in values}

@@ -127,6 +127,9 @@ def labels(name: str, configs: Sequence[dict[str, Any]]) -> list[str]:
     keys = sorted({key for config in flat for key in config}, key=_importance)
     differing = [key for key in keys if len({json.dumps(config.get(key)) for config in flat}) > 1]
     telling = [k for k in differing if k == PRESET or (not k.startswith(NAMES) and not _follows(k, flat))] or differing
+    telling = list({tuple(_told(key, config.get(key)) for config in flat): key for key in reversed(telling)}.values())[
+        ::-1
+    ]
     found = [f"{name} ({_differences(config, telling)})" for config in flat]
     if len(set(found)) < len(found):  # they differ beyond the settings shown
         found = [f"{label} #{number}" for number, label in enumerate(found, 1)]
