@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -108,6 +109,10 @@ def test_a_page_has_tables_of_other_shapes_and_steps_where_runs_measured_them(tm
         assert title in with_them
         assert cell in with_them
         assert title not in without
+    (line,) = [
+        line for line in with_them.splitlines() if "| rounds " in line
+    ]  # of all numbers of steps the one that was run
+    assert re.fullmatch(r"\| fsq +\| +rounds 4 \| +7\.25 \|", line)
 
 
 def test_where_only_experiments_have_the_newest_runs_the_older_group_stays_the_headline(tmp_path: Path) -> None:

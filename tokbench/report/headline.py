@@ -40,7 +40,7 @@ COLUMNS = (
     Column("caption shown, reconstruction", "reconstruction/caption_shown", value),
     Column("caption shown, common / native", "common/generation/caption_shown", _both),
     Column("right caption, common / native", "common/understanding/caption_exactness", _both),
-    Column("latency common / native", "common/cost/latency_seconds", _both),
+    Column("FLOPs of an image, common / native", "common/cost/generation_flops_counted", _both),
 )
 BOLD = "Bold: the best of equal nominal bits (within 1 %), by a paired bootstrap over seeds and images, and over seeds (Student)."
 

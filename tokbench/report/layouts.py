@@ -42,7 +42,10 @@ _FLIPPED = "No achievement by itself: codes that hardly differ, or that the deco
 _NATIVE = (
     "Never ranked, and never compared with the common table: another scheme gives another cost and another likelihood."
 )
-_COST = "FLOPs are twice the multiply-accumulates; a timing on a busy machine is NA."
+_COST = (
+    "FLOPs are twice the multiply-accumulates. A timing on a busy machine is NA. Even where it is not, two runs of one and the"
+    " same generator have differed by 1.7 times on a shared machine: FLOPs and passes compare, times say what to expect."
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Layout:
     title: str
     columns: tuple[Column, ...]
     notes: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()  # of many columns: what each so-many of them measure, a line of a row each
 
     def shown(self, view: View) -> list[Column]:
         """The columns of which a run has anything."""
@@ -221,14 +225,12 @@ def _shapes(block: str) -> Layout:
 
 
 def _steps(block: str) -> Layout:
-    columns = (Column(f"{way} {count}", f"{block}/steps/fd_classifier_{way}_{count}", value) for way, count in WAYS)
-    times = (
-        Column(f"{way} {count}", f"{block}/steps/{name}_seconds_{way}_{count}", value)
-        for name in ("latency", "best_batch")
-        for way, count in WAYS
+    measured = (("gFD classifier", "fd_classifier"), ("alone", "latency_seconds"), ("best batch", "best_batch_seconds"))
+    columns = (
+        Column(name, f"{block}/steps/{key}_{way}_{count}", value) for way, count in WAYS for name, key in measured
     )
-    note = "By evaluations: gFD classifier, time of one image alone, and of an image at the best batch."
-    return Layout(block.capitalize(), (*columns, *times), (note,))
+    note = "Quality at the chosen guidance; times of one image alone, and of an image at the best batch, at guidance 1."
+    return Layout(block.capitalize(), tuple(columns), (note,), tuple(f"{way} {count}" for way, count in WAYS))
 
 
 def _pairs(block: str) -> Layout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tokbench.report.columns import ONE_STACK, Column, floor
 from tokbench.report.formatting import EMPTY, listed, markdown_table
@@ -50,7 +50,8 @@ def table(view: View, layout: Layout) -> list[str]:
     }
     kept = {column: texts for column, texts in cells.items() if set(texts) != {EMPTY}}
     labels = ["tokenizer", *(row.label for row in rows), *(BASELINE_LABELS[name] for name in baselines)]
-    lines = markdown_table(*_transposed([labels, *([column.heading(view), *texts] for column, texts in kept.items())]))
+    wide = _transposed([labels, *([column.heading(view), *texts] for column, texts in kept.items())])
+    lines = markdown_table(*(_folded(view, layout, rows, kept) if layout.lines else wide))
     there = {row.label for row in rows}
     left_out = [row.label for row in view.rows if row.label not in there]
     notes = [
@@ -63,6 +64,23 @@ def table(view: View, layout: Layout) -> list[str]:
         *([f"Not measured: {listed(left_out)}."] if left_out else []),
     ]
     return [*lines, *(line for note in notes for line in ("", note))]
+
+
+def _folded(
+    view: View, layout: Layout, rows: Sequence[Row], cells: Mapping[Column, Sequence[str]]
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Headings, and a line of each row for each of the layout's lines that it has anything of."""
+    several = len(layout.columns) // len(layout.lines)
+    parts = [layout.columns[start : start + several] for start in range(0, len(layout.columns), several)]
+    heads = [next((c for c in alike if c in cells), None) for alike in zip(*parts, strict=True)]
+    shown = [place for place, head in enumerate(heads) if head is not None]
+    lines = []
+    for place, row in enumerate(rows):
+        for name, columns in zip(layout.lines, parts, strict=True):
+            texts = [cells[columns[k]][place] if columns[k] in cells else EMPTY for k in shown]
+            if set(texts) != {EMPTY}:
+                lines.append([row.label, name, *texts])
+    return ["tokenizer", "by", *(head.heading(view) for head in heads if head is not None)], lines
 
 
 def _unranked(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
