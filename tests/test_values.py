@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tokbench import build, job
+from tokbench.generation import tokens
 from tokbench.values import check_config
 
 COUNTS = (
@@ -175,6 +176,16 @@ def test_shapes_need_the_order_that_any_number_of_tokens_has(order: str) -> None
     job.prepare(build.compose([*words, f"generation.scheme.order={order}", "stage=bits"]))  # which judges no shapes
     message = refused(build.compose([*words, f"generation.scheme.order={order}"]))
     assert message == f"order must be raster with shapes=true, got {order!r}"
+
+
+def test_learned_places_are_enough_for_the_captions_of_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["budget=smoke", "generation=chameleon", "backbone.positions=learned"]
+    longest = max(len(caption.encode()) for caption in job.prepare(build.compose(words)).dataset.train.captions)
+    monkeypatch.setattr(tokens, "TEXT_PLACES", 2 * longest + 5)  # one less than two captions need
+    job.prepare(build.compose(words))
+    message = refused(build.compose([*words, "+generation.scheme.interleaved=0.5"]))
+    most = 2 * longest - 1
+    assert message == f"a row's captions must be <= {most} bytes with positions=learned, got 2 of up to {longest} bytes"
 
 
 def test_shapes_need_patches_that_divide_every_one() -> None:

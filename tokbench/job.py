@@ -155,9 +155,11 @@ def prepare(config: Values) -> Job:
             raise ValueError(f"budget.backbone.batch must be <= the {len(dataset.train)} training images, got {batch}")
         schemes: list[Any] = [job.scheme(preset, space) for preset in job.presets.values()]
         judged = shapes if config["stage"] == "all" and dataset.generation.labels is not None else []
+        guidances = config["budget"]["evaluation"]["guidances"]
+        longest = max(len(caption.encode()) for split in dataset.splits.values() for caption in split.captions)
         for scheme, preset in zip(schemes, job.presets.values(), strict=True):
-            check_scheme(scheme, preset, guidances=config["budget"]["evaluation"]["guidances"], shapes=judged)
-        _warn_of_base(job, (scheme.backbone for scheme in schemes))
+            check_scheme(scheme, preset, guidances=guidances, shapes=judged, text=longest)
+        _warn_of_base(job, (scheme.backbone for scheme in schemes), text=longest)
     return job
 
 
@@ -188,10 +190,9 @@ def _trained_latents(tokenizer: Tokenizer) -> bool:
     return not tokenizer.codebook_sizes and isinstance(tokenizer, nn.Module)
 
 
-def _warn_of_base(job: Job, backbones: Iterable[Backbone]) -> None:
-    """Says on stderr where RoPE's base is too small for the longest row of text and an image of a backbone's grid."""
-    longest = max(len(caption.encode()) for split in job.dataset.splits.values() for caption in split.captions)
-    for warning in sorted({backbone.base_warning(text=longest) or "" for backbone in backbones} - {""}):
+def _warn_of_base(job: Job, backbones: Iterable[Backbone], *, text: int) -> None:
+    """Says on stderr where RoPE's base is too small for a row of so much text and an image of a backbone's grid."""
+    for warning in sorted({backbone.base_warning(text=text) or "" for backbone in backbones} - {""}):
         print(f"warning: {job.config['name']} s{job.config['seed']}: {warning}", file=sys.stderr, flush=True)
 
 

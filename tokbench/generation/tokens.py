@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokbench.backbone.learned import TEXT_PLACES
 from tokbench.backbone.sequence import Sequences
 from tokbench.generation.prompts import Known
 from tokbench.interfaces import Head, Quantized, TokenBatch, TokenSpace
@@ -62,11 +63,22 @@ def check_guidance(guidance: float, scheme: Any) -> None:
 
 
 def check_scheme(
-    scheme: Any, preset: Mapping[str, Any], *, guidances: Iterable[float], shapes: Iterable[tuple[int, ...]]
+    scheme: Any,
+    preset: Mapping[str, Any],
+    *,
+    guidances: Iterable[float],
+    shapes: Iterable[tuple[int, ...]],
+    text: int,
 ) -> None:
-    """ValueError where the scheme of a preset lacks a loss's weight, or cannot be judged at these guidances and token shapes."""
+    """ValueError where the scheme of a preset lacks a loss's weight or places for captions of `text` bytes, or cannot be judged
+    at these guidances and token shapes.
+    """
     if not {"text", "image"} <= set(scheme.loss_weights):
         raise ValueError(f"loss_weights must be of text and image, got {scheme.loss_weights}")
+    captions = 2 if scheme.interleaved else 1
+    if scheme.backbone.learned is not None and captions * (text + 2) + 2 > TEXT_PLACES:
+        rule = f"a row's captions must be <= {TEXT_PLACES - 2 * captions - 2} bytes with positions=learned"
+        raise ValueError(f"{rule}, got {captions} of up to {text} bytes")
     for guidance in guidances:
         check_guidance(guidance, scheme)
     for shape in shapes:
