@@ -21,6 +21,7 @@ FITTING = {
     "givt_masked": "prequantized",
     "l2_control": "continuous_4",
     "mar": "continuous_4",
+    "mar_categorical": "vq_tuned",
     "pixel_ar": "pixels",
     "showo": "fsq",
     "su_patches": "patches",

@@ -62,7 +62,14 @@ def sides_of(claim: Claim) -> list[Mapping[str, Any]]:
     verdict = claim.verdict
     found = [pair[way] for family in verdict.get("pairs", ()) for pair in expand(family) for way in ("first", "second")]
     found += [*verdict.get("sides", ()), *(row["row"] for row in verdict.get("rows", ()))]
-    return [{"name": side} if isinstance(side, str) else side for side in found]
+    sides = [{"name": side} if isinstance(side, str) else side for side in found]
+    return [part for side in sides for part in parts_of(side)]
+
+
+def parts_of(side: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The side alone, and what it is an effect over, if anything."""
+    own = {key: value for key, value in side.items() if key != "over"}
+    return [own, own | side["over"]] if "over" in side else [own]
 
 
 def _grid(path: Path, named: frozenset[str]) -> Iterator[Values]:

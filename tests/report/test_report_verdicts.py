@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claim_rows import Run, Values, all_runs, sides_of, stems_of, view_of
+from claim_rows import Run, Values, all_runs, parts_of, sides_of, stems_of, view_of
 from report_factory import file, swept, swept_arrays
 
 from tokbench import build, claims
@@ -19,7 +19,7 @@ from tokbench.report.claims import TOYS, Claim, findings_of, load_claims, verdic
 from tokbench.report.information import TOTAL
 from tokbench.report.levels import TOKENS
 from tokbench.report.parity import BACKBONE, PROXY, TOKENIZER
-from tokbench.report.rules import expand, find_rows
+from tokbench.report.rules import expand, find_rows, in_block
 from tokbench.report.view import View
 
 CLAIMS = load_claims()
@@ -105,22 +105,35 @@ Made = dict[str, Callable[[int], dict[str, float]]]  # digest of a configuration
 
 
 def signs(claim: Claim, stem: str, outcome: Outcome) -> Made:
-    """Each first side so far from its second, whichever of the two another pair has placed already."""
+    """Each first side, or effect, so far from its second: of what is not placed yet, the last gives way and the others are 0."""
     pairs = [pair for family in claim.verdict["pairs"] for pair in expand(family)]
     placed: dict[str, Callable[[int], float]] = {}
+    keys: dict[str, str] = {}
     while pairs:
-        ready = (p for p in pairs if any(_key(stem, p[way]) in placed for way in ("first", "second")))
+        ready = (
+            p for p in pairs if any(_key(stem, parts_of(_named(p[way]))[0]) in placed for way in ("first", "second"))
+        )
         pair = next(ready, pairs[0])
         pairs.remove(pair)
-        first, second = _key(stem, pair["first"]), _key(stem, pair["second"])
-        gap = _gap(claim, SIGNS[pair["expected"]], outcome)
-        if first not in placed and second not in placed:
-            placed[second] = lambda seed: 0.0
-        if first not in placed:
-            placed[first] = lambda seed, base=placed[second], gap=gap: base(seed) + gap(seed)  # type: ignore[misc]
-        elif second not in placed:
-            placed[second] = lambda seed, base=placed[first], gap=gap: base(seed) - gap(seed)  # type: ignore[misc]
-    return {key: lambda seed, value=value: {claim.measure: value(seed)} for key, value in placed.items()}  # type: ignore[misc]
+        weights: dict[str, int] = {}
+        for way, sign in (("second", -1), ("first", 1)):
+            for part, own in zip(parts_of(_named(pair[way])), (sign, -sign), strict=False):
+                key = _key(stem, part)
+                weights[key] = weights.get(key, 0) + own
+                keys[key] = in_block(claim.measure, part.get("block"))
+        free = [key for key, weight in weights.items() if weight and key not in placed]
+        for key in free[:-1]:
+            placed[key] = lambda seed: 0.0
+        if free:
+            placed[free[-1]] = _solved(dict(placed), weights, free[-1], _gap(claim, SIGNS[pair["expected"]], outcome))
+    return {key: lambda seed, key=key, value=value: {keys[key]: value(seed)} for key, value in placed.items()}  # type: ignore[misc]
+
+
+def _solved(
+    placed: Mapping[str, Callable[[int], float]], weights: Mapping[str, int], last: str, gap: Callable[[int], float]
+) -> Callable[[int], float]:
+    others = {key: weight for key, weight in weights.items() if weight and key != last}
+    return lambda seed: (gap(seed) - sum(w * placed[key](seed) for key, w in others.items())) / weights[last]
 
 
 def _key(stem: str, side: Mapping[str, Any]) -> str:

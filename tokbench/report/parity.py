@@ -10,7 +10,7 @@ from tokbench.metrics.parity import parity as ratio_of
 from tokbench.metrics.statistics import Difference
 from tokbench.records import RunRecord, parse_key
 from tokbench.report.ranking import MIN_SEEDS
-from tokbench.report.rules import Finding, agrees, find_rows
+from tokbench.report.rules import Finding, agrees, find_rows, in_block
 from tokbench.report.view import LEVEL, RESAMPLES, View
 
 PROXY, BACKBONE, TOKENIZER = "cost/training_flops_proxy", "cost/training_flops", "cost/tokenizer_training_flops"
@@ -65,7 +65,7 @@ def _agrees(found: Parity, expected: Any, minimum_effect: float) -> bool | None:
 def points_of(view: View, measure: str, side: Mapping[str, Any], how: str) -> tuple[list[Point], int]:
     """Of all runs of a side (FLOPs counted by one of WAYS) that have the measure; and the fewest seeds of one of its rows."""
     block = side.get("block") or parse_key(measure).block
-    key = "/".join((block, *measure.split("/")[1:]))
+    key = in_block(measure, block)
     needed = (key, f"{block}/{PROXY}", f"{block}/{BACKBONE}", TOKENIZER)
     points, seeds = [], []
     for row in find_rows(view, {name: value for name, value in side.items() if name != "block"}):

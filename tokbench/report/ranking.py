@@ -100,9 +100,11 @@ def seed_gaps(row: Row, other: Row, key: str) -> np.ndarray:
 
     Times are compared within one checkout alone: one model timed on two machines may differ more than two models on one.
     """
-    values = [
-        {(r.seed, checkout_of(r, m)): m.value for r in each.records if (m := r.metrics.get(key))}
-        for each in (row, other)
-    ]
-    pairs = [(values[0][taken], values[1].get(taken)) for taken in values[0]]
-    return np.array([mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None])
+    mine, theirs = seed_values(row, key), seed_values(other, key)
+    return np.array([mine[taken] - theirs[taken] for taken in mine if taken in theirs])
+
+
+def seed_values(row: Row, key: str) -> dict[tuple[int, str | None], float]:
+    """The measure of each run that has it, by seed and, of times, the checkout that took it."""
+    by_seed = {(r.seed, checkout_of(r, m)): m.value for r in row.records if (m := r.metrics.get(key))}
+    return {taken: value for taken, value in by_seed.items() if value is not None}

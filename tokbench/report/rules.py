@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
 
+import numpy as np
+
 from tokbench.metrics.statistics import Difference, students_difference
 from tokbench.report.floors import within_floors
 from tokbench.report.formatting import EMPTY, number
-from tokbench.report.ranking import MIN_SEEDS, seed_gaps
+from tokbench.report.ranking import MIN_SEEDS, seed_gaps, seed_values
 from tokbench.report.rows import Row, flatten, summarize
 from tokbench.report.view import LEVEL, View
 
@@ -114,15 +116,19 @@ def _named(side: str | Mapping[str, Any]) -> dict[str, Any]:
     return {"name": side} if isinstance(side, str) else dict(side)
 
 
+Term = tuple[Row, str]  # with the key of its measure
+
+
 def _sign(
     view: View, measure: str, minimum_effect: float, pair: Mapping[str, Any], show: Sequence[str]
 ) -> Finding | None:
-    first, second = find_row(view, pair["first"]), find_row(view, pair["second"])
-    found = difference(view, first, second, measure) if first and second else None
-    if first is None or second is None or found is None:
+    terms = [_terms(view, pair[name], measure) for name in ("first", "second")]
+    found = _gap(view, terms, measure) if all(terms) else None
+    if found is None:
         return None
     gap, seeds, unit = found
-    sides = [] if measure in ARRAYS else [(first, measure), (second, measure)]
+    first, second = (own[0][0] for own in terms)
+    sides = [] if measure in ARRAYS else [term for own in terms for term in own]
     noise = within_floors(sides, gap.mean, minimum_effect) if seeds >= MIN_SEEDS else None
     decided = seeds >= MIN_SEEDS and noise is None
     return Finding(
@@ -137,6 +143,43 @@ def _sign(
         shown={key.rpartition("/")[2].replace("_", " "): _both(first, second, key) for key in show},
         amount=gap.mean,
     )
+
+
+def _terms(view: View, side: str | Mapping[str, Any], measure: str) -> list[Term]:
+    """The row of a side and, where the side is an effect `over` another row, that one: itself but for the settings told.
+
+    A side's `block` takes the place of the measure's. [] where a row is missing.
+    """
+    side = _named(side)
+    own = {key: value for key, value in side.items() if key != "over"}
+    rows = [
+        (
+            find_row(view, {key: value for key, value in part.items() if key != "block"}),
+            in_block(measure, part.get("block")),
+        )
+        for part in (own, *([own | side["over"]] if "over" in side else []))
+    ]
+    return [(row, key) for row, key in rows if row] if all(row for row, _ in rows) else []
+
+
+def in_block(measure: str, block: str | None) -> str:
+    """The measure of that block of a run's generation; itself of None."""
+    return measure if block is None else "/".join((block, *measure.split("/")[1:]))
+
+
+def _gap(view: View, terms: Sequence[Sequence[Term]], measure: str) -> tuple[Difference, int, str] | None:
+    """The first side less the second, as `difference` gives it; effects and other blocks by Student's t over the seeds."""
+    (first, *more), (second, *others) = terms
+    if not more and not others and first[1] == second[1] == measure:
+        return difference(view, first[0], second[0], measure)
+    values = [seed_values(row, key) for own in terms for row, key in own]
+    signs = [1, *(-1 for _ in more), -1, *(1 for _ in others)]
+    shared = [taken for taken in values[0] if all(taken in one for one in values)]
+    gaps = [sum(sign * one[taken] for sign, one in zip(signs, values, strict=True)) for taken in shared]
+    if not gaps:
+        return None
+    unit = next(r.metrics[first[1]].unit for r in first[0].records if first[1] in r.metrics)
+    return students_difference(np.array(gaps), level=LEVEL), len(gaps), unit
 
 
 def difference(view: View, first: Row, second: Row, measure: str) -> tuple[Difference, int, str] | None:
