@@ -13,7 +13,7 @@ from tokbench.generation.masked import Masked
 from tokbench.generation.prompts import read_prompt
 
 PLACED = [name for name in LAYOUTS if name != "none"]
-PRESETS = ("showo", "mar", "mar_categorical", "givt_masked")
+PRESETS = ("showo", "mar", "givt_masked")
 
 
 def scheme_of(positions, preset="showo"):
