@@ -128,13 +128,15 @@ HOSTILE = (
 def test_pictures_and_links_that_are_no_files_of_the_folder_are_dropped_and_their_text_stays(tmp_path: Path) -> None:
     Image.new("RGB", (3, 2), "red").save(tmp_path / "there.png")
     (tmp_path / "none.png").write_bytes(b"no picture")
+    Image.effect_noise((64, 64), 50).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:1000])  # its head is whole
     (tmp_path / "there.csv").write_bytes(b"table")
     page, other = tmp_path / "page.md", tmp_path / "other.md"
     links = (
         "[six](other.md) [seven](there.csv) [eight](gone.csv) [nine](../page.md) [![ten](there.png)](//evil.example)"
     )
     up = f"../{tmp_path.name}/there.png"
-    more = f"![a\\[b](there.csv) ![none](none.png) ![long]({'x' * 300}.png) [long]({'y' * 300}) ![up]({up})"
+    more = f"![a\\[b](there.csv) ![none](none.png) ![cut](cut.png) ![long]({'x' * 300}.png) [long]({'y' * 300}) ![up]({up})"
     page.write_text(f"{HOSTILE} {links}\n\n| {more} |\n|---|\n| {HOSTILE} |\n\n[five]: http://evil.example\n")
     other.write_text("# other\n")
     seen = Seen(build_html([page, other], [], lambda found: "", {}).read_text())
@@ -144,7 +146,7 @@ def test_pictures_and_links_that_are_no_files_of_the_folder_are_dropped_and_thei
     assert seen.open == []
     shown = "one two three [four](javascript:alert(1)) http://evil.example five"
     assert f"{shown} six seven eight nine \n" in seen.text
-    assert "a[b none long long up" in seen.text
+    assert "a[b none cut long long up" in seen.text
     assert seen.text.count(shown) == 2
 
 

@@ -117,7 +117,8 @@ def signs(claim: Claim, stem: str, outcome: Outcome) -> Made:
         pairs.remove(pair)
         weights: dict[str, int] = {}
         for way, sign in (("second", -1), ("first", 1)):
-            for part, own in zip(parts_of(_named(pair[way])), (sign, -sign), strict=False):
+            parts = parts_of(_named(pair[way]))
+            for part, own in zip(parts, (sign, -sign)[: len(parts)], strict=True):
                 key = _key(stem, part)
                 weights[key] = weights.get(key, 0) + own
                 keys[key] = in_block(claim.measure, part.get("block"))

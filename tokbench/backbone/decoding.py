@@ -24,13 +24,17 @@ class Decoder:
 
     def __init__(self, backbone: Backbone, cache: Cache, turn: Rotation) -> None:
         """`turn`: RoPE tables (B, 1, N, d / 2) of the places that may be read."""
+        keys = cache.layers[0][0]
+        single = (
+            len(keys) == 1 and keys.device.type == "cpu" and keys.dtype == backbone.norm.weight.dtype == torch.float32
+        )
+        self.row = Row(backbone, cache, turn) if single else None
+        if self.row is not None:
+            return
         self.cache, self.heads, self.last = cache, backbone.heads, backbone.norm.weight
         self.skips = [skip.weight for skip in backbone.skips if isinstance(skip, nn.Linear)]
         self.weights = [_weights(block) for block in backbone.blocks]
         cos, sin = turn
-        keys = cache.layers[0][0]
-        single = len(keys) == 1 and keys.device.type == "cpu" and keys.dtype == self.last.dtype == torch.float32
-        self.row = Row(backbone, cache, turn) if single else None
         self.turns = list(zip(_by_place(cos, cos), _by_place(-sin, sin), strict=True))
         self.half = cos.shape[-1]
 

@@ -83,7 +83,7 @@ def _group(view: View, rows: Sequence[Row], compared: Compared) -> list[list[str
 
 
 def _one_tokenizer(row: Row, other: Row) -> bool:
-    """Whether both rows, or one and the same, have one tokenizer, trained alike."""
+    """Whether two rows have one tokenizer, trained alike; a row has its own."""
     first, second = (flatten(each.records[0].config) for each in (row, other))
     keys = {key for key in first | second if key.startswith(("tokenizer", "quantizer", "loss", "budget.tokenizer"))}
     named = row.records[0].name == other.records[0].name

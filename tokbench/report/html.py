@@ -10,15 +10,18 @@ from __future__ import annotations
 import base64
 import html
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tokbench.records import RunRecord, write_whole
+
+_log = logging.getLogger(__name__)
 
 PAGE = "report.html"
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -134,12 +137,13 @@ def _keep_inside(tokens: Sequence[Token], names: Sequence[str], there: Mapping[s
 
 
 def _webp(path: Path) -> bytes | None:
-    """The picture of a PNG file with the same pixels; None where the file holds none."""
+    """The picture of a PNG file with the same pixels; None, with a warning, where the file holds none that can be read."""
     buffer = io.BytesIO()
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             picture.save(buffer, "WEBP", lossless=True, exact=True, method=1)  # slower methods save a hundredth more
-    except UnidentifiedImageError:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # cut, broken, too large
+        _log.warning("picture left out: %s: %s", path.name, error)
         return None
     return buffer.getvalue()
 

@@ -55,7 +55,7 @@ class Layout:
     title: str
     columns: tuple[Column, ...]
     notes: tuple[str, ...] = ()
-    lines: tuple[str, ...] = ()  # of many columns: what each so-many of them measure, a line of a row each
+    lines: tuple[str, ...] = ()  # names of equal shares of the columns, in order: each share is a line of its own
 
     def shown(self, view: View) -> list[Column]:
         """The columns of which a run has anything."""
