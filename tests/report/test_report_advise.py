@@ -191,11 +191,11 @@ def test_a_group_is_judged_by_the_first_measure_that_its_rows_have(tmp_path: Pat
     assert advice.open == ()
 
 
-def test_times_of_single_runs_and_of_several_checkouts_leave_the_choice_open(tmp_path: Path) -> None:
+def test_times_of_single_runs_and_of_several_settings_leave_the_choice_open(tmp_path: Path) -> None:
     add_generated(tmp_path, "vq", 0.02, 0.02)
     add_generated(tmp_path, "fsq", 0.03, 0.03, place="there")
     (line,) = decide(view(tmp_path), GOALS["generation"], []).open
-    assert line == "vq against fsq: latency seconds of 2 checkouts, whose times do not compare"
+    assert line == "vq against fsq: latency seconds of 2 settings, whose times do not compare"
     single = tmp_path / "single"
     add_generated(single, "vq", 0.02, 0.02)
     add_generated(single, "fsq", 0.03, 0.01, seeds=1)

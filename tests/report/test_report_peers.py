@@ -102,22 +102,22 @@ def test_a_distance_leads_only_where_its_seeds_agree(noise: float, leads: bool) 
     assert winners(view(runs), key, peers="equal bits", array=None) == ({"fsq"} if leads else set())
 
 
-def test_times_are_subtracted_within_one_checkout_alone() -> None:
+def test_times_are_subtracted_within_one_checkout_and_number_of_threads() -> None:
     """The same model took .068 and .177 s an image on two machines: across them a difference says nothing of the models."""
     key = "common/cost/latency_seconds"
-    made = {"fsq": ["a", "b"], "vq": ["a", "c"]}
+    made = {"fsq": [("a", 1), ("b", 1), ("d", 1)], "vq": [("a", 1), ("c", 1), ("d", 2)]}
     runs = [
         (made_by := run(name, seed, values={key: 1.0 + seed})).model_copy(
-            update={"environment": made_by.environment | {"checkout": checkout}}
+            update={"environment": made_by.environment | {"checkout": checkout, "threads": threads}}
         )
         for name, places in made.items()
-        for seed, checkout in enumerate(places)
+        for seed, (checkout, threads) in enumerate(places)
     ]
     found = view(runs)
     first, second = found.rows
     assert seed_gaps(first, second, key).tolist() == [0.0]
-    assert len(seed_gaps(first, second, "reconstruction/ssim")) == 2
-    assert timed_in(found.rows, [key, "reconstruction/ssim"]) == {"a", "b", "c"}
+    assert len(seed_gaps(first, second, "reconstruction/ssim")) == 3
+    assert len(timed_in(found.rows, [key, "reconstruction/ssim"])) == 5
     costs = table(found, Layout("Cost", (Column("latency", key, value),)))
-    assert MACHINES.format(3) in costs
+    assert MACHINES.format(5) in costs
     assert not timed_in(found.rows, ["reconstruction/ssim"])

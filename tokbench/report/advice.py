@@ -183,7 +183,7 @@ def _doubt(rows: Sequence[Row], key: str, expected: Expected, found: tuple[Diffe
     if key in FIXED:
         return None
     if (places := len(timed_in(rows, [key]))) > 1:
-        return f"{named(key)} of {places} checkouts, whose times do not compare"
+        return f"{named(key)} of {places} settings, whose times do not compare"
     if found is None:
         return f"{named(key)} of no seed in common"
     gap, seeds, unit = found

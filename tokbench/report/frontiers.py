@@ -71,10 +71,10 @@ def draw_frontiers(view: View, folder: Path) -> list[Path]:
 
 
 def _label(view: View, name: str, label: str) -> str:
-    """What an axis shows; of times also that they do not compare, where more than one checkout took them."""
+    """What an axis shows; of times also that they do not compare, where more than one setting took them."""
     blocks = {block for row in view.rows for record in row.records for block in record.blocks}
     places = timed_in(view.rows, [f"{block}/cost/{name}" for block in blocks])
-    return f"{label}\n(of {len(places)} checkouts: not comparable)" if len(places) > 1 else label
+    return f"{label}\n(of {len(places)} settings: not comparable)" if len(places) > 1 else label
 
 
 def marks(axis: Axis, values: Sequence[float]) -> None:

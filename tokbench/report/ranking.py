@@ -14,7 +14,7 @@ from tokbench.report.definitions import direction
 from tokbench.report.floors import FLOORS, noise_floor
 from tokbench.report.formatting import listed
 from tokbench.report.peers import Peers, peer_groups
-from tokbench.report.rows import Row, checkout_of, mean_of
+from tokbench.report.rows import Row, mean_of, setting_of
 from tokbench.report.view import LEVEL, View
 
 MIN_SEEDS = 3
@@ -98,13 +98,13 @@ def separable_by_seeds(row: Row, other: Row, key: str) -> bool:
 def seed_gaps(row: Row, other: Row, key: str) -> np.ndarray:
     """(S,) values of a measure of the one row minus those of the other, over the seeds that have both.
 
-    Times are compared within one checkout alone: one model timed on two machines may differ more than two models on one.
+    Times are compared within one checkout and number of threads: one model timed on two machines may differ more than two on one.
     """
     mine, theirs = seed_values(row, key), seed_values(other, key)
     return np.array([mine[taken] - theirs[taken] for taken in mine if taken in theirs])
 
 
 def seed_values(row: Row, key: str) -> dict[tuple[int, str | None], float]:
-    """The measure of each run that has it, by seed and, of times, the checkout that took it."""
-    by_seed = {(r.seed, checkout_of(r, m)): m.value for r in row.records if (m := r.metrics.get(key))}
+    """The measure of each run that has it, by seed and, of times, the setting that took it."""
+    by_seed = {(r.seed, setting_of(r, m)): m.value for r in row.records if (m := r.metrics.get(key))}
     return {taken: value for taken, value in by_seed.items() if value is not None}

@@ -66,17 +66,18 @@ def mean_of(row: Row, key: str, *, seeds: int = 1) -> float | None:
     return None if summary is None or summary.seeds < seeds else summary.mean
 
 
-def checkout_of(record: RunRecord, measure: Measure) -> str | None:
-    """Where a time or a rate (of unit s/... or .../s) was taken; None of what is no time, or where the record does not say."""
+def setting_of(record: RunRecord, measure: Measure) -> str | None:
+    """The checkout and threads of a time or a rate (of unit s/... or .../s); None of what is no time, or of an old record."""
     timed = "s" in measure.unit.split(" ")[0].split("/")
-    return str(place) if timed and (place := record.environment.get("checkout")) else None
+    place, threads = record.environment.get("checkout"), record.environment.get("threads")
+    return f"{place}, {threads} threads" if timed and place else None
 
 
 def timed_in(rows: Iterable[Row], keys: Iterable[str]) -> set[str]:
-    """The checkouts in which the rows' times of these measures were taken."""
+    """The settings (checkout and threads) in which the rows' times of these measures were taken."""
     keys = list(keys)
     found = ((r, m) for row in rows for r in row.records for key in keys if (m := r.metrics.get(key)))
-    return {place for r, m in found if m.value is not None and (place := checkout_of(r, m))}
+    return {setting for r, m in found if m.value is not None and (setting := setting_of(r, m))}
 
 
 def _deviation(values: Sequence[float]) -> float:

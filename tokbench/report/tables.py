@@ -27,8 +27,8 @@ BOLD = (
     " bootstrap and over seeds (Student), or, for a distance, larger than three noise floors and separable over seeds (Student)."
 )
 MACHINES = (
-    "Times of this table were taken in {} checkouts, perhaps on as many machines: rows do not compare in them. A difference of"
-    " times is told only where one checkout took both."
+    "Times of this table were taken in {} settings (checkouts, perhaps on as many machines, and threads): rows do not compare in"
+    " them. A difference of times is told only where one setting took both."
 )
 ENCODER_DECODER = (
     f"{ONE_STACK['mar']}: masked tokens and a diffusion head as in MAR (arXiv:2406.11838), in the one transformer of all presets."
