@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,19 +10,21 @@ from report_factory import file, measure, record
 
 from tokbench.records import read_records
 from tokbench.report.groups import group_records
-from tokbench.report.parity import WAYS, parity
+from tokbench.report.parity import EXTRAPOLATED, WAYS, parity
 from tokbench.report.view import View
 
 KEY = "native/generation/fd_classifier"
 PAIR = {"label": "a / b", "first": {"name": "a"}, "second": {"name": "b"}, "expected": "below"}
 
 
-def write(folder: Path, name: str, scale: float, *, seeds: int = 3, slope: float = -0.3) -> None:
+def write(
+    folder: Path, name: str, scale: float, *, seeds: int = 3, slope: float = -0.3, levels: Sequence[float] = ()
+) -> None:
     """Runs that need `scale` times the FLOPs of their kind for the same distance; counts differ by constants in between."""
     for size, flops in enumerate((1e12, 1e13, 1e14)):
         for seed in range(seeds):
             values = {
-                KEY: 50 * (flops / scale / 1e12) ** slope * (1 + 0.001 * seed),
+                KEY: (levels[size] if levels else 50 * (flops / scale / 1e12) ** slope) * (1 + 0.001 * seed),
                 "native/cost/training_flops_proxy": flops,
                 "native/cost/training_flops": 1.5 * flops,
                 "cost/tokenizer_training_flops": 1e12,
@@ -48,7 +51,22 @@ def test_a_known_ratio_supports_or_contradicts(tmp_path: Path) -> None:
     assert findings[2].effect != findings[1].effect
     turned = found(tmp_path, first=PAIR["second"], second=PAIR["first"])
     assert [finding.agrees for finding in turned] == [False] * 3
-    assert turned[0].effect == "4 (extrapolated)"
+    assert turned[0].effect == "4 (at the first's largest)"
+
+
+def test_a_side_whose_largest_flops_do_worse_than_the_others_smallest_has_a_bound(tmp_path: Path) -> None:
+    write(tmp_path, "a", 1000.0)
+    write(tmp_path, "b", 1.0)
+    more, less = found(tmp_path), found(tmp_path, first={"name": "b"}, second={"name": "a"})
+    assert (more[0].effect, more[0].agrees) == ("100 or more", False)
+    assert (less[0].effect, less[0].agrees) == ("0.01 or less", True)
+
+
+def test_curves_that_are_no_lines_decide_nothing(tmp_path: Path) -> None:
+    """Falling steeply, then flat: what the second's line reaches at its largest FLOPs no run of either side does."""
+    write(tmp_path, "a", 1.0, levels=(3.0, 0.60, 0.59))
+    write(tmp_path, "b", 1.0, levels=(3.0, 0.70, 0.69))
+    assert [(f.effect.endswith(EXTRAPOLATED), f.agrees) for f in found(tmp_path)] == [(True, None)] * 3
 
 
 def test_few_seeds_one_size_or_opposite_slopes_decide_nothing(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from tokbench.report.view import LEVEL, RESAMPLES, View
 
 PROXY, BACKBONE, TOKENIZER = "cost/training_flops_proxy", "cost/training_flops", "cost/tokenizer_training_flops"
 Point = tuple[float, float]  # FLOPs and metric of a run
+AT_FIRST, EXTRAPOLATED = " (at the first's largest)", " (extrapolated)"
+Columns = Sequence[Sequence[float]]  # FLOPs of all runs, and their metrics
 
 
 def parity(
@@ -23,7 +25,9 @@ def parity(
     """Of each pair and way to count FLOPs, whether `first` needs fewer or more than `second`, by what counts of the ratio.
 
     A side is all rows of a name with its dotted settings; its `block` takes the place of the measure's. Ways to count: 6 N D; all
-    that the backbone's training does; that and the tokenizer's.
+    that the backbone's training does; that and the tokenizer's. The ratio is read at the quality that the second side reaches at
+    its largest FLOPs; where the first never does, at what the first reaches at its own; where one side's smallest FLOPs do better
+    than the other's largest, it is a bound; of what is extrapolated all the same none agrees.
     """
     return [_one(view, measure, minimum_effect, pair, how) for pair in pairs for how in WAYS]
 
@@ -42,22 +46,48 @@ def _one(view: View, measure: str, minimum_effect: float, pair: Mapping[str, Any
     if any(len({flops for flops, _ in points}) < 2 for points, _ in sides):
         return None
     columns = [list(column) for points, _ in sides for column in zip(*points, strict=True)]
-    found = ratio_of(*columns, resamples=RESAMPLES, level=LEVEL, seed=0)
+    found, where = _ratio(columns[:2], columns[2:])
     seeds = min(count for _, count in sides)
-    told = ("none", "none") if found is None else (f"{found.ratio:.3g}", f"{found.low:.3g} to {found.high:.3g}")
+    told = ("none", "none") if found is None else (f"{found.ratio:.3g}{where}", f"{found.low:.3g} to {found.high:.3g}")
     return Finding(
         label=f"{pair['label']}, FLOPs {how}",
         expected=f"{pair['expected']} 1",
-        effect=told[0] + (" (extrapolated)" if found is not None and found.extrapolated else ""),
+        effect=told[0],
         interval=told[1],
         unit="ratio",
         seeds=seeds,
         amount=None if found is None else found.ratio,
-        agrees=None if found is None or seeds < MIN_SEEDS else _agrees(found, pair["expected"], minimum_effect),
+        agrees=_agrees(found, pair["expected"], minimum_effect) if seeds >= MIN_SEEDS else None,
     )
 
 
-def _agrees(found: Parity, expected: Any, minimum_effect: float) -> bool | None:
+def _ratio(first: Columns, second: Columns) -> tuple[Parity | None, str]:
+    """The ratio, and where it is read if not at the quality of the second's largest FLOPs; votes if it is not extrapolated."""
+    options: dict[str, Any] = {"resamples": RESAMPLES, "level": LEVEL, "seed": 0}
+    found, back = ratio_of(*first, *second, **options), ratio_of(*second, *first, **options)
+    if found is None or not found.extrapolated:
+        return found, ""
+    if (least := min(first[0]) / max(second[0])) > found.ratio:
+        return _clipped(found, least), " or less"
+    if back is None:
+        return found, EXTRAPOLATED
+    if (least := min(second[0]) / max(first[0])) > back.ratio:
+        back = _clipped(back, least)
+        return _inverse(back), " or more"
+    return (found, EXTRAPOLATED) if back.extrapolated else (_inverse(back), AT_FIRST)
+
+
+def _clipped(found: Parity, least: float) -> Parity:
+    return Parity(max(found.ratio, least), max(found.low, least), max(found.high, least), extrapolated=False)
+
+
+def _inverse(found: Parity) -> Parity:
+    return Parity(1 / found.ratio, 1 / found.high, 1 / found.low, extrapolated=False)
+
+
+def _agrees(found: Parity | None, expected: Any, minimum_effect: float) -> bool | None:
+    if found is None or found.extrapolated:
+        return None
     gap = Difference(found.ratio - 1, found.low - 1, found.high - 1, separable=not found.low <= 1 <= found.high)
     return agrees(gap, expected, minimum_effect)
 

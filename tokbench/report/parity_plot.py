@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tokbench.report.claims import Claim, load_claims
 from tokbench.report.definitions import definition
 from tokbench.report.frontiers import marks
-from tokbench.report.parity import WAYS, Point, parity, points_of
+from tokbench.report.parity import AT_FIRST, WAYS, Point, parity, points_of
 from tokbench.report.pictures import DPI, save
 from tokbench.report.rules import Finding
 from tokbench.report.view import View
@@ -23,7 +23,7 @@ ENDING = "-parity"  # of the picture's stem
 NOTE = (
     "FLOP parity (arXiv:2408.11039): a point is a run, a line the least-squares fit of log metric over log training FLOPs. The"
     " ratio is read along the grey line: FLOPs of the first side over those of the second, at the quality that the second's line"
-    " reaches at its largest FLOPs."
+    " reaches at its largest FLOPs, or, where the first side never reaches that, at what the first reaches at its own."
 )
 
 
@@ -44,7 +44,7 @@ def draw_parity(view: View, folder: Path) -> list[Path]:
     FigureCanvasAgg(figure)
     for line, one in zip(figure.subplots(len(found), len(WAYS), squeeze=False), found, strict=True):
         for axes, how, finding in zip(line, WAYS, one.findings, strict=True):
-            _panel(axes, view, one, how)
+            _panel(axes, view, one, how, read_at=0 if finding.effect.endswith(AT_FIRST) else 1)
             axes.set_title(f"ratio {finding.effect}, 95 % {finding.interval}", fontsize=7)
     figure.suptitle(f"{view.group.stem}: quality against training FLOPs", fontsize=8)
     return [save(figure, folder / f"{view.group.stem}{ENDING}.png")]
@@ -61,14 +61,14 @@ def comparisons(view: View) -> list[Comparison]:
     return found
 
 
-def _panel(axes: Axes, view: View, one: Comparison, how: str) -> None:
+def _panel(axes: Axes, view: View, one: Comparison, how: str, *, read_at: int) -> None:
     names = one.pair["label"].split(" / ")
     sides = [points_of(view, one.claim.measure, one.pair[side], how)[0] for side in ("first", "second")]
     for place, (name, points) in enumerate(zip(names, sides, strict=True)):
         axes.plot(*zip(*points, strict=True), "os"[place], markersize=3, color=f"C{place}", label=name)
         ends = np.array([min(points)[0], max(points)[0]])
         axes.plot(ends, _fitted(points, ends), linewidth=1, color=f"C{place}")
-    reached = _fitted(sides[1], np.array([max(sides[1])[0]]))[0]
+    reached = _fitted(sides[read_at], np.array([max(sides[read_at])[0]]))[0]
     axes.axhline(reached, color="grey", linewidth=0.6, zorder=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
