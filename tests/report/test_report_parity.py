@@ -10,7 +10,7 @@ from report_factory import file, measure, record
 
 from tokbench.records import read_records
 from tokbench.report.groups import group_records
-from tokbench.report.parity import EXTRAPOLATED, WAYS, parity
+from tokbench.report.parity import EXTRAPOLATED, WAYS, parity, points_of
 from tokbench.report.view import View
 
 KEY = "native/generation/fd_classifier"
@@ -24,7 +24,7 @@ def write(
     for size, flops in enumerate((1e12, 1e13, 1e14)):
         for seed in range(seeds):
             values = {
-                KEY: (levels[size] if levels else 50 * (flops / scale / 1e12) ** slope) * (1 + 0.001 * seed),
+                KEY: (levels[size] if levels else 50 * (flops / scale / 1e12) ** slope) * (1 + 0.001 * (seed % 2)),
                 "native/cost/training_flops_proxy": flops,
                 "native/cost/training_flops": 1.5 * flops,
                 "cost/tokenizer_training_flops": 1e12,
@@ -60,6 +60,14 @@ def test_a_side_whose_largest_flops_do_worse_than_the_others_smallest_has_a_boun
     more, less = found(tmp_path), found(tmp_path, first={"name": "b"}, second={"name": "a"})
     assert (more[0].effect, more[0].agrees) == ("100 or more", False)
     assert (less[0].effect, less[0].agrees) == ("0.01 or less", True)
+
+
+def test_resamples_do_not_depend_on_the_order_of_the_rows(tmp_path: Path) -> None:
+    write(tmp_path, "a", 1.0)
+    (group,) = group_records(read_records(tmp_path / "runs"))
+    points, seeds = points_of(View(group, tmp_path / "runs"), KEY, {"name": "a"}, WAYS[0])
+    assert (len(points), seeds) == (9, 3)
+    assert points == sorted(points)
 
 
 def test_curves_that_are_no_lines_decide_nothing(tmp_path: Path) -> None:

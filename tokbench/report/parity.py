@@ -15,7 +15,7 @@ from tokbench.report.view import LEVEL, RESAMPLES, View
 
 PROXY, BACKBONE, TOKENIZER = "cost/training_flops_proxy", "cost/training_flops", "cost/tokenizer_training_flops"
 Point = tuple[float, float]  # FLOPs and metric of a run
-AT_FIRST, EXTRAPOLATED = " (at the first's largest)", " (extrapolated)"
+AT_FIRST, OR_MORE, EXTRAPOLATED = " (at the first's largest)", " or more", " (extrapolated)"
 Columns = Sequence[Sequence[float]]  # FLOPs of all runs, and their metrics
 
 
@@ -73,7 +73,7 @@ def _ratio(first: Columns, second: Columns) -> tuple[Parity | None, str]:
         return found, EXTRAPOLATED
     if (least := min(second[0]) / max(first[0])) > back.ratio:
         back = _clipped(back, least)
-        return _inverse(back), " or more"
+        return _inverse(back), OR_MORE
     return (found, EXTRAPOLATED) if back.extrapolated else (_inverse(back), AT_FIRST)
 
 
@@ -102,7 +102,7 @@ def points_of(view: View, measure: str, side: Mapping[str, Any], how: str) -> tu
         runs = [record for record in row.records if all(_measured(record, each) for each in needed)]
         points += [(_flops(record, block, how), _value(record, key)) for record in runs]
         seeds += [len(runs)] if runs else []
-    return points, min(seeds, default=0)
+    return sorted(points), min(seeds, default=0)  # resamples are drawn by place: the same from any page
 
 
 def _measured(record: RunRecord, key: str) -> bool:

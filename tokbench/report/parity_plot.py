@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tokbench.report.claims import Claim, load_claims
 from tokbench.report.definitions import definition
 from tokbench.report.frontiers import marks
-from tokbench.report.parity import AT_FIRST, WAYS, Point, parity, points_of
+from tokbench.report.parity import AT_FIRST, OR_MORE, WAYS, Point, parity, points_of
 from tokbench.report.pictures import DPI, save
 from tokbench.report.rules import Finding
 from tokbench.report.view import View
@@ -44,7 +44,7 @@ def draw_parity(view: View, folder: Path) -> list[Path]:
     FigureCanvasAgg(figure)
     for line, one in zip(figure.subplots(len(found), len(WAYS), squeeze=False), found, strict=True):
         for axes, how, finding in zip(line, WAYS, one.findings, strict=True):
-            _panel(axes, view, one, how, read_at=0 if finding.effect.endswith(AT_FIRST) else 1)
+            _panel(axes, view, one, how, read_at=0 if finding.effect.endswith((AT_FIRST, OR_MORE)) else 1)
             axes.set_title(f"ratio {finding.effect}, 95 % {finding.interval}", fontsize=7)
     figure.suptitle(f"{view.group.stem}: quality against training FLOPs", fontsize=8)
     return [save(figure, folder / f"{view.group.stem}{ENDING}.png")]
