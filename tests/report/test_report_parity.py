@@ -62,6 +62,14 @@ def test_a_side_whose_largest_flops_do_worse_than_the_others_smallest_has_a_boun
     assert (less[0].effect, less[0].agrees) == ("0.01 or less", True)
 
 
+def test_a_bound_that_only_the_ends_of_lines_show_decides_nothing(tmp_path: Path) -> None:
+    """The line of a ends at 3.7 and that of b starts at 2.9, but what was measured there is 3.0 and 3.5."""
+    write(tmp_path, "a", 1.0, levels=(10.0, 9.9, 3.0))
+    write(tmp_path, "b", 1.0, levels=(3.5, 1.0, 0.9))
+    more, less = found(tmp_path), found(tmp_path, first={"name": "b"}, second={"name": "a"})
+    assert [(f.effect.endswith(EXTRAPOLATED), f.agrees) for f in (more[0], less[0])] == [(True, None)] * 2
+
+
 def test_resamples_do_not_depend_on_the_order_of_the_rows(tmp_path: Path) -> None:
     write(tmp_path, "a", 1.0)
     (group,) = group_records(read_records(tmp_path / "runs"))

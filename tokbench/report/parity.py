@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from tokbench.metrics.parity import Parity
@@ -64,17 +65,26 @@ def _one(view: View, measure: str, minimum_effect: float, pair: Mapping[str, Any
 def _ratio(first: Columns, second: Columns) -> tuple[Parity | None, str]:
     """The ratio, and where it is read if not at the quality of the second's largest FLOPs; votes if it is not extrapolated."""
     options: dict[str, Any] = {"resamples": RESAMPLES, "level": LEVEL, "seed": 0}
-    found, back = ratio_of(*first, *second, **options), ratio_of(*second, *first, **options)
+    found = ratio_of(*first, *second, **options)
     if found is None or not found.extrapolated:
         return found, ""
-    if (least := min(first[0]) / max(second[0])) > found.ratio:
+    if (least := min(first[0]) / max(second[0])) > found.ratio and _ahead(first, second):
         return _clipped(found, least), " or less"
-    if back is None:
-        return found, EXTRAPOLATED
-    if (least := min(second[0]) / max(first[0])) > back.ratio:
-        back = _clipped(back, least)
-        return _inverse(back), OR_MORE
-    return (found, EXTRAPOLATED) if back.extrapolated else (_inverse(back), AT_FIRST)
+    back = ratio_of(*second, *first, **options)
+    if back is not None and (least := min(second[0]) / max(first[0])) > back.ratio and _ahead(second, first):
+        return _inverse(_clipped(back, least)), OR_MORE
+    return (found, EXTRAPOLATED) if back is None or back.extrapolated else (_inverse(back), AT_FIRST)
+
+
+def _ahead(one: Columns, other: Columns) -> bool:
+    """Whether runs of the one's fewest FLOPs do better, on average, than those of the other's most: farther on its own way."""
+    start, end, reached = _level(one, min), _level(one, max), _level(other, max)
+    return (start - reached) * (end - start) > 0
+
+
+def _level(side: Columns, which: Callable[[Sequence[float]], float]) -> float:
+    """The mean metric of the runs of the least or most FLOPs."""
+    return fmean(metric for flops, metric in zip(*side, strict=True) if flops == which(side[0]))
 
 
 def _clipped(found: Parity, least: float) -> Parity:
