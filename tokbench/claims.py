@@ -25,7 +25,7 @@ from tokbench.report.claims import EXPERIMENTS, TIERS, TOYS, Claim, load_claims
 from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.toys import toy_views
 from tokbench.report.unwritten import say_unwritten
-from tokbench.report.verdicts import find_verdicts, summary
+from tokbench.report.verdicts import find_verdicts, fullest, summary
 from tokbench.report.view import View, read_views
 from tokbench.sweeps import duration
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         build_report(given.results)
     except OSError as error:
         code = say_unwritten(given.results, error)
-    print("\n".join(summary(find_verdicts(read_views(given.results)))))
+    print("\n".join(summary(fullest(find_verdicts(_views(given.results))))))
     return code
 
 

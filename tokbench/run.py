@@ -228,10 +228,10 @@ def _report(results: Path, outcomes: Sequence[Outcome]) -> int:
 
     try:
         experiments = _remember(results, [outcome for outcome in outcomes if outcome.sweep])
-        written, views = build_from_views(results)
+        built = build_from_views(results)
     except OSError as error:
         return say_unwritten(results, error)
-    print(headline(views, experiments), *(f"written: {path}" for path in written), sep="\n", flush=True)
+    print(headline(built.views, experiments), *(f"written: {path}" for path in built.paths), sep="\n", flush=True)
     return OK
 
 

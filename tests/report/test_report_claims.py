@@ -21,6 +21,7 @@ from tokbench.report.experiments import remember
 from tokbench.report.groups import group_records
 from tokbench.report.levels import at_most
 from tokbench.report.rules import DEFAULTS, Finding, agrees, difference, expand, find_row, find_rows, signs
+from tokbench.report.verdicts import Verdict, answers, fullest
 from tokbench.report.view import View, read_views
 
 YES, NO, OPEN = (Finding("", "", "", "", "", 3, vote) for vote in (True, False, None))
@@ -280,3 +281,38 @@ def test_what_a_claim_lacks_is_counted_below_its_comparisons() -> None:
         "An effect counts from 0.1 dB. 2 of 3 comparisons have no runs here."
     )
     assert comparisons(claim, [finding("+0.25")])[-1] == "An effect counts from 0.1 dB."
+
+
+def found(name: str, group: str, *findings: Finding | None) -> Verdict:
+    return Verdict(next(claim for claim in load_claims() if claim.name == name), group, findings)
+
+
+def test_what_decides_nothing_for_lack_of_rows_is_left_out_where_another_group_holds_more() -> None:
+    whole, open_, part, decided = (
+        found("C6", group, *findings)
+        for group, findings in zip("abcd", ((YES, NO), (OPEN, OPEN), (YES, None), (NO, None)), strict=True)
+    )
+    most, least = found("C9", "a", YES, OPEN, None), found("C9", "b", YES, None, None)
+    assert fullest([whole, open_, part, decided, most, least]) == [whole, open_, decided, most]
+
+
+def test_readme_tells_what_is_decided_by_rules_made_beforehand_and_names_all_other_claims() -> None:
+    told = [
+        found("C6", "a", YES),
+        found("C6", "b", OPEN),
+        found("C9", "a", NO),
+        found("C2", "a", OPEN),
+        found("C9, usage", "a", YES),
+    ]
+    *table, _, rest, _ = answers(told)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:]]
+    assert [[line[0], line[2], line[3]] for line in cells] == [
+        ["C6", "a", "**supported**"],
+        ["C9", "a", "**contradicted**"],
+    ]
+    undecided, not_run, afterwards = rest.split(". ")
+    assert undecided == "Cannot be decided: C2"
+    assert "; C3, order; " in not_run
+    assert "C6" not in not_run
+    assert afterwards.endswith("were known: C9, usage.")
+    assert answers([found("C2", "a", OPEN)]) == []

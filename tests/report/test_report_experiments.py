@@ -58,7 +58,7 @@ def test_all_records_stay_in_the_table_of_the_group_and_in_the_index(results: Pa
 def test_an_experiment_over_tokenizers_alone_has_no_second_page(results: Path) -> None:
     files = [record(name, ranked=True).file_name for name in ("fsq", "vq", "vq_tuned")]
     remember(results, "tokenizers", files)
-    _, views = build_from_views(results)
+    views = build_from_views(results).views
     assert not (results / "cifar10-cpu-tokenizers.md").exists()
     assert "vq_tuned" in headline(views, ["tokenizers"])
     assert "width=256" not in headline(views, ["tokenizers"])
@@ -123,7 +123,7 @@ def test_where_only_experiments_have_the_newest_runs_the_older_group_stays_the_h
     for one in made:
         file(one, tmp_path)
     remember(tmp_path, "positions", [one.file_name for one in made])
-    _, views = build_from_views(tmp_path)
+    views = build_from_views(tmp_path).views
     assert "| vq " in headline(views)
     assert "positions" not in headline(views)
     assert (tmp_path / "cifar10-cpu-positions.md").exists()

@@ -31,12 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report(results: Path, *, mixed: bool) -> int:
-    paths, views = build_from_views(results, mixed=mixed)
+    paths, views, verdicts = build_from_views(results, mixed=mixed)
     if not paths:
         print(f"no records in {results / 'runs'}: run `python -m tokbench.run` or `make sweep` first", file=sys.stderr)
         return 2
     readme = RESULTS.parent / "README.md"
-    if results.resolve() == RESULTS and update_readme(readme, results, views):
+    if results.resolve() == RESULTS and update_readme(readme, results, views, verdicts):
         paths.append(readme)
     for path in paths:
         print(f"wrote {path}")

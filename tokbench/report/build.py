@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tokbench import build
 from tokbench.locks import held
@@ -34,7 +35,7 @@ from tokbench.report.tidy import csv_lines
 from tokbench.report.toys import PAGE as TOYS
 from tokbench.report.toys import build_toys, toy_views
 from tokbench.report.verdicts import PAGE as CLAIMS
-from tokbench.report.verdicts import build_claims
+from tokbench.report.verdicts import Verdict, build_claims, find_verdicts, fullest
 from tokbench.report.view import View, read_views
 
 INDEX = """# Results
@@ -53,13 +54,21 @@ PAGES = {  # beside those of the groups: what each is
 BEGIN, END = "<!-- results: written by make tables -->", "<!-- end of results -->"
 
 
-def update_readme(readme: Path, results: Path, views: Sequence[View]) -> bool:
-    """Put the headline of the views of `results` between the marks of a README; False where it or they are not there."""
+class Built(NamedTuple):
+    """A report: the files written, the views that have pages, and the verdicts on claims."""
+
+    paths: list[Path]
+    views: list[View]
+    verdicts: list[Verdict]
+
+
+def update_readme(readme: Path, results: Path, views: Sequence[View], verdicts: Sequence[Verdict] = ()) -> bool:
+    """Put the headline of what `results` holds between the marks of a README; False where it or they are not there."""
     text = readme.read_text() if readme.is_file() else ""
     if BEGIN not in text or END not in text:
         return False
     before, rest = text.split(BEGIN)
-    write_whole(readme, f"{before}{BEGIN}\n{readme_block(views, results)}{END}{rest.split(END)[1]}".encode())
+    write_whole(readme, f"{before}{BEGIN}\n{readme_block(views, results, verdicts)}{END}{rest.split(END)[1]}".encode())
     return True
 
 
@@ -68,14 +77,14 @@ def build_report(results: Path, *, mixed: bool = False) -> list[Path]:
 
     `mixed` adds pages where records of different protocols or data stand side by side, with a warning and unranked.
     """
-    return build_from_views(results, mixed=mixed)[0]
+    return build_from_views(results, mixed=mixed).paths
 
 
-def build_from_views(results: Path, *, mixed: bool = False) -> tuple[list[Path], list[View]]:
-    """The same, and the views that have pages, of the records, read once: thousands of them take seconds."""
+def build_from_views(results: Path, *, mixed: bool = False) -> Built:
+    """The same, with what it was made of, read and judged once: thousands of records take seconds."""
     results = Path(results)
     if not results.is_dir():
-        return [], []
+        return Built([], [], [])
     with held(results / "report"):  # one process at a time, so that pages and pictures belong together
         remove_partial(results, "")
         views, experiments = read_views(results, mixed=mixed), read_experiments(results)
@@ -84,19 +93,24 @@ def build_from_views(results: Path, *, mixed: bool = False) -> tuple[list[Path],
         own = own_views(views, experiments)
         more = [view for view in own if any(record.file_name not in there for record in view.group.records)]
         plain = [view for view in plain if view.group.records or view.group.failed]
-        return _build_report(views, [*plain, *more], results), [*plain, *own]
+        toys = toy_views(results)
+        verdicts = fullest(find_verdicts([*(view for view in views if not view.group.warnings), *toys]))
+        paths = _build_report(views, [*plain, *more], toys, verdicts, results)
+        return Built(paths, [*plain, *own], verdicts)
 
 
-def _build_report(views: Sequence[View], paged: Sequence[View], results: Path) -> list[Path]:
-    """Pages of the groups and experiments `paged`, and those that compare over whole groups, `views`."""
-    groups, toys = [view.group for view in paged], toy_views(results)
+def _build_report(
+    views: Sequence[View], paged: Sequence[View], toys: Sequence[View], verdicts: Sequence[Verdict], results: Path
+) -> list[Path]:
+    """Pages of the groups and experiments `paged`, those that compare over whole groups, `views`, and the verdicts."""
+    groups = [view.group for view in paged]
     if not groups and not toys:
         return []
     whole_groups = {view.group.stem: view for view in views}
     written = [_build_group(view, whole_groups[view.group.home], results) for view in paged]
     pure = [view for view in views if not view.group.warnings]
     plain = [view for view in paged if not view.group.warnings and view.group.experiment is None]
-    compared, judged = build_quantizers(plain, results), build_claims([*pure, *toys], results)
+    compared, judged = build_quantizers(plain, results), build_claims(verdicts, results)
     informed, heads, whole = (
         build_information(plain, results, pure),
         build_toys(toys, results),

@@ -32,6 +32,7 @@ TOYS = "python -m tokbench.toys"
 ABOUT = {"question", "tier", "minutes"}  # which a file must say, beside its claims
 SWEPT = {"stages", "images", "image_weights"}  # and what its own values may be looked up in
 TIERS = ("cpu", "gpu", "reference")
+UNDECIDED = "cannot decide"
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def verdict(findings: Sequence[Finding | None]) -> str:
         return "supported"
     if True in votes and False in votes:
         return "mixed"
-    return "contradicted" if False in votes and True not in votes else "cannot decide"
+    return "contradicted" if False in votes and True not in votes else UNDECIDED
 
 
 def span(findings: Sequence[Finding | None]) -> str:

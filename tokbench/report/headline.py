@@ -17,6 +17,7 @@ from tokbench.report.quantizers import PAGE, equal_bits
 from tokbench.report.rate_distortion import PAGE as RATES
 from tokbench.report.rate_distortion import equal_model_bits
 from tokbench.report.rows import Row, summarize
+from tokbench.report.verdicts import Verdict, answers
 from tokbench.report.view import View
 
 
@@ -51,8 +52,8 @@ def headline(views: Sequence[View], experiments: Sequence[str] = ()) -> str:
     return "\n".join(_table(view) for view in own or _newest(views))
 
 
-def readme_block(views: Sequence[View], results: Path) -> str:
-    """The headline, or PSNR at equal bits of groups that generate nothing, where there is any; then figures."""
+def readme_block(views: Sequence[View], results: Path, verdicts: Sequence[Verdict] = ()) -> str:
+    """The headline, or PSNR at equal bits of groups that generate nothing, where there is any; verdicts; then figures."""
     told = [
         _summary(view, results.name) if is_sweep(view.group) and not _generates(view) else _table(view)
         for view in _newest(views)
@@ -64,6 +65,12 @@ def readme_block(views: Sequence[View], results: Path) -> str:
         found = short_tables(view, published=not lengths)
         lengths += ["", *found, *_bars(view, results)] if found else []
     told += [*lengths, "", f"More: [{INFORMATION}]({results.name}/{INFORMATION}).", ""] if lengths else []
+    found = answers(verdicts)
+    told += (
+        ["**Published claims, decided here** (small networks, short training, small images)", "", *found]
+        if found
+        else []
+    )
     return "\n".join([*told, *_experiments(own, results.name), *figures([*_newest(views), *own], results), ""])
 
 

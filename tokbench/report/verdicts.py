@@ -9,7 +9,17 @@ from pathlib import Path
 
 from tokbench.records import write_whole
 from tokbench.report.catalogue import CATALOGUE
-from tokbench.report.claims import RULE, Claim, comparisons, findings_of, load_claims, number_of, span, verdict
+from tokbench.report.claims import (
+    RULE,
+    UNDECIDED,
+    Claim,
+    comparisons,
+    findings_of,
+    load_claims,
+    number_of,
+    span,
+    verdict,
+)
 from tokbench.report.formatting import markdown_table
 from tokbench.report.rules import Finding
 from tokbench.report.view import View
@@ -38,6 +48,11 @@ class Verdict:
     def word(self) -> str:
         return verdict(self.findings)
 
+    @property
+    def made(self) -> int:
+        """How many of its comparisons have their rows."""
+        return sum(finding is not None for finding in self.findings)
+
 
 def find_verdicts(views: Sequence[View]) -> list[Verdict]:
     """The claims of all experiments in each group that has any of their rows."""
@@ -45,9 +60,16 @@ def find_verdicts(views: Sequence[View]) -> list[Verdict]:
     return [Verdict(claim, stem, findings) for claim, stem, findings in found if any(findings)]
 
 
-def build_claims(views: Sequence[View], results: Path) -> list[Path]:
+def fullest(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """Without those that lack comparisons and decide nothing, where another group holds more comparisons of the claim."""
+    most: dict[str, int] = defaultdict(int)
+    for found in verdicts:
+        most[found.claim.name] = max(most[found.claim.name], found.made)
+    return [found for found in verdicts if found.word != UNDECIDED or found.made == most[found.claim.name]]
+
+
+def build_claims(verdicts: Sequence[Verdict], results: Path) -> list[Path]:
     """The page, written into results."""
-    verdicts = find_verdicts(views)
     lines = [TITLE, *summary(verdicts), "", RULE, "", "## Comparisons", ""]
     for found in verdicts:
         lines += [f"### {found.claim.title} on {found.group}: {found.word}", ""]
@@ -78,6 +100,26 @@ def summary(verdicts: Sequence[Verdict]) -> list[str]:
         if not planned:
             lines.append([name, entry.text, entry.source, "", f"{NOT_RUN} at this scale; needs {entry.needs}", ""])
     return markdown_table(["claim", "says", "source", "records", "verdict", EFFECT], lines, words=True)
+
+
+def answers(verdicts: Sequence[Verdict]) -> list[str]:
+    """Markdown: the claims that are decided by a rule that was fixed beforehand, then the names of all others; [] of none."""
+    fixed = [found for found in verdicts if not found.claim.afterwards]
+    told = [found for found in fixed if found.word != UNDECIDED]
+    if not told:
+        return []
+    lines = [[f.claim.name, f.claim.hypothesis, f.group, f"**{f.word}**", span(f.findings)] for f in told]
+    known, open_ = ({f.claim.name for f in part} for part in (verdicts, told))
+    rest = {
+        "Cannot be decided": [f.claim.name for f in fixed if f.claim.name not in open_],
+        "Not run": [claim.name for claim in load_claims() if claim.name not in known],
+        "Decided by rules that were written when records of them were known": [
+            f.claim.name for f in verdicts if f.claim.afterwards and f.word != UNDECIDED
+        ],
+    }
+    others = [f"{what}: {'; '.join(dict.fromkeys(names))}." for what, names in rest.items() if names]
+    heads = ["claim", "says", "records", "verdict here", EFFECT]
+    return [*markdown_table(heads, lines, words=True), "", " ".join(others), ""]
 
 
 def _decided(found: Verdict) -> str:
