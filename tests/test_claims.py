@@ -106,7 +106,7 @@ def test_a_misspelt_tier_suggests(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("C10", "must be key=value, got 'C10'; C10 is run by `make sweep EXPERIMENT="),
         ("C100", "must be key=value, got 'C100'; did you mean 'C10'?"),
-        ("budget.tokenizer.step=3", "budget.tokenizer.step: did you mean 'budget.tokenizer.steps'?"),
+        ("budget.tokenizer.step=3", "budget.tokenizer.step; did you mean 'budget.tokenizer.steps'?"),
     ],
 )
 def test_a_word_that_no_run_takes_is_named_before_any_run(

@@ -11,6 +11,7 @@ from tokbench.plan.system import planned
 from tokbench.roofline import NAMED, Device
 
 WORDS = ("quantizer=vq", "quantizer.codebook_size=8192", "tokenizer.factor=16")
+GIVEN = ("image_size=64", "prompt=8", "width=256")
 SEVEN = {"image_size": 256, "width": 4096, "depth": 32}
 
 
@@ -78,6 +79,44 @@ def test_steps_are_those_of_a_sampler_or_the_rounds(preset, words, passes, capsy
     assert cells[3:5] == ["256", str(passes)]
 
 
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["generation=chameleon"], ["not given: image_size=256 prompt=32, width=128 depth=3 heads=2 of budget=cpu"]),
+        (
+            ["generation=chameleon", "budget=smoke", "image_size=64", "prompt=8", "width=256"],
+            ["not given: depth=1 of budget=smoke"],
+        ),
+        (["generation=chameleon", *GIVEN, "backbone.depth=2", "backbone.heads=4"], []),
+        (["generation=chameleon", *GIVEN, "budget.backbone.depth=2", "budget.backbone.heads=4"], []),
+        (
+            ["generation=transfusion,showo", *GIVEN, "depth=2"],
+            [
+                "transfusion: 16 steps (budget=cpu; steps=N sets others)",
+                "showo: 16 rounds (generation=showo; steps=N sets others)",
+            ],
+        ),
+        (["generation=transfusion,showo", *GIVEN, "depth=2", "steps=8"], ["transfusion: 8 steps", "showo: 8 rounds"]),
+        (["generation=showo", *GIVEN, "depth=2", "generation.scheme.rounds=4"], ["showo: 4 rounds"]),
+        (
+            ["generation=showo", *GIVEN, "depth=2", "budget.evaluation.denoise_steps=4"],
+            ["showo: 16 rounds (generation=showo; steps=N sets others)"],
+        ),
+        (
+            ["generation=mar", "quantizer=continuous_4", *GIVEN, "depth=2", "steps=8"],
+            ["mar: 8 rounds, 50 steps of its head (generation.head.steps=N sets others)"],
+        ),
+        (
+            ["generation=transfusion", *GIVEN, "depth=2", "budget.evaluation.denoise_steps=4"],
+            ["transfusion: 4 steps"],
+        ),
+    ],
+)
+def test_what_was_not_given_is_told_with_where_it_comes_from(words, lines, capsys):
+    assert main([*words, "device=h200"]) == OK
+    assert capsys.readouterr().out.split("guidance 1\n")[1].splitlines() == lines
+
+
 def test_a_system_that_does_not_fit_says_so(capsys):
     small = ["flops=1e12", "bandwidth=1e11", "launch=1e-5", "memory=1e6"]
     assert main(["generation=transfusion", "width=256", "depth=2", *small]) == OK
@@ -98,13 +137,19 @@ def test_a_named_device_can_be_changed(capsys):
     [
         (["generation=chameleon", "width=0"], "width must be a whole number >= 1, got '0'"),
         (["depth=half"], "depth must be a whole number >= 1, got 'half'"),
-        (["generation=nonsense"], "Could not find 'generation/nonsense'"),
+        (["generation=nonsense"], "generation has no option 'nonsense' (python -m tokbench.list names them all)"),
         (["generation=both"], "generation must name single presets"),
+        (["generation=givt", "head@generation.head=nosuch"], "head has no option 'nosuch' (it has bins, "),
+        (
+            ["generation=chameleon", "+generation.scheme.order=raster"],
+            "generation.scheme.order is set already: leave its + ",
+        ),
         (["device=abacus"], "device must be one of a100, h100, h200, rtx4090, got 'abacus'"),
+        (["device=h20"], "device must be one of a100, h100, h200, rtx4090, got 'h20'; did you mean 'h200'?"),
         (["flops=-1"], "flops must be a number > 0, got '-1'"),
         (["flops=many"], "flops must be a number > 0, got 'many'"),
         (["width"], "arguments must be KEY=VALUE, got 'width'"),
-        (["generation=chameleon", "no.such=1"], "no.such"),
+        (["generation=chameleon", "no.such=1"], "no setting named no.such"),
         (["generation=chameleon", "image_size=255"], "image size must be divisible by factor = 4"),
         (["generation=chameleon", "quantizer=continuous_4"], "the tokenizer is continuous"),
         (

@@ -154,13 +154,23 @@ def test_the_report_names_a_corrupt_record_and_keeps_it(swept: tuple[Path, str],
     ("words", "message"),
     [
         (["reuse=maybe"], "reuse must be one of here, anywhere, got 'maybe'"),
-        (["quantizer=nonsense"], "Available options in 'quantizer': bsq, continuous, "),
+        (["quantizer=zzzz"], "error: quantizer has no option 'zzzz' (python -m tokbench.list names them all)\n"),
+        (["generation=givt", "head@generation.head=nosuch"], "error: head has no option 'nosuch' (it has bins, "),
+        (["quantizer"], "error: arguments must be KEY=VALUE, got 'quantizer'\n"),
+        (["foo=bar"], "error: no setting named foo\n"),
+        (["quantiser=vq"], "error: no setting named quantiser; did you mean 'quantizer'?\n"),
         (
-            ["loss.weight=1"],
-            "error: Could not override 'loss.weight'. Key 'loss' is not in struct\nloss is null: choose one",
+            ["head@generation.head=bins"],
+            "error: Could not override 'head@generation.head'. Did you mean to override one",
         ),
+        (
+            ["generation=showo", "+generation.scheme.rounds=100"],
+            "error: generation.scheme.rounds is set already: leave its + out\n",
+        ),
+        (["seed=0", "-m", "stage=all"], "error: -m must come before all KEY=VALUE or after them, got 'stage=all' "),
+        (["loss.weight=1"], "error: no setting named loss.weight\nloss is null: choose one"),
         (["data=5"], "error: Config group override must be a string or a list. Got int\n"),
-        (["+fewsteps=10"], "error: fewsteps is no key of a run; did you mean 'few_steps'?\n"),
+        (["+fewsteps=10"], "error: no setting named fewsteps; did you mean 'few_steps'?\n"),
         (["quantizer.levels=[8,1,5]"], "levels must each be a whole number >= 2 and <= 1000, got [8, 1, 5]"),
         (["quantizer=vq", "quantizer.codebook_size=0"], "codebook_size must be >= 2, got 0"),
         (["quantizer.level=[8]"], "level"),
@@ -242,6 +252,18 @@ def test_a_failure_does_not_stop_a_sweep_which_ends_with_a_list(monkeypatch, cap
     assert "[sweep] 2 of 2 runs done, 1 failed\n" in seen.out
     assert [record.status for record in read_records(tmp_path / "runs")] == ["ok"]
     assert "| fsq" in seen.out
+
+
+def test_what_is_wrong_with_every_run_of_a_sweep_is_told_once_and_summed_up(
+    monkeypatch, capsys, tmp_path: Path
+) -> None:
+    assert start(monkeypatch, *arguments(tmp_path, "-m", "tokenizer.factor=5", "seed=0,1,2")) == BAD_INPUT
+    said = "image size must be divisible by factor = 5, got 32x32"
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: fsq s0: {said}",
+        "3 of 3 runs failed:",
+        f"  3 runs: {said}",
+    ]
 
 
 def test_a_sweep_that_is_killed_has_listed_the_runs_of_its_experiment(monkeypatch, tmp_path: Path) -> None:

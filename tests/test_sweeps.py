@@ -80,6 +80,14 @@ def test_the_closing_list_names_each_failure_with_its_error() -> None:
     assert found == ["2 of 3 runs failed:", "  seed=2: Diverged: x", "  seed=3: seed must be"]
 
 
+def test_an_error_that_runs_share_is_told_once() -> None:
+    wrong = [outcome(number, BAD_INPUT, error="factor must be") for number in (1, 2)]
+    assert failures(wrong) == ["2 of 2 runs failed:", "  2 runs: factor must be"]
+    found = failures([wrong[0], outcome(3, FAILED, error="Diverged: x"), wrong[1]])
+    told = ["  2 runs: factor must be", "    seed=1", "    seed=2", "  seed=3: Diverged: x"]
+    assert found == ["3 of 3 runs failed:", *told]
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(40, "40 s"), (720, "12 min"), (11_100, "3 h 5 min")])
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text

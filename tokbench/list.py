@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import yaml
+
 from tokbench.build import ROOT
 from tokbench.names import hint, piped
 
@@ -48,6 +50,15 @@ def commented(path: Path) -> str:
     return documented(module) if module is not None and module.is_file() else ""
 
 
+def asked(path: Path) -> str:
+    """The claims, the question and the minutes of an experiment; where it does not say them all, its first comment."""
+    about = (yaml.safe_load(path.read_text()) or {}).get("about", {})
+    if not {"claims", "question", "minutes"} <= about.keys():
+        return commented(path)
+    claims = ", ".join(dict.fromkeys(claim["name"].partition(",")[0] for claim in about["claims"]))
+    return f"{claims}: {about['question']} ({about['minutes']} minutes)"
+
+
 def documented(path: Path) -> str:
     """The first line of a module's docstring, which is read, not imported."""
     return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
@@ -61,7 +72,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], str], str]] = {  # kind: folder, fi
     "presets": ("conf/generation", commented, "generation=NAME"),
     "data": ("conf/data", commented, "data=NAME"),
     "budgets": ("conf/budget", commented, "budget=NAME"),
-    "experiments": ("experiments", commented, "-m experiments=NAME"),
+    "experiments": ("experiments", asked, "-m experiments=NAME"),
 }
 
 

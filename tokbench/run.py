@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from math import prod
@@ -27,18 +27,18 @@ from omegaconf import DictConfig
 
 from tokbench import build
 from tokbench.locks import Held, held
-from tokbench.names import check_keys, in_one_line, misspelt
+from tokbench.names import check_keys, complaints
 from tokbench.records import remove_partial
 from tokbench.sweeps import BAD_INPUT, FAILED, HELD, OK, STOPPED, Ledger, Outcome, Result, failures, progress
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler that measures memory would print to the terminal
 
 
-def run(config: Mapping[str, Any], *, since: float, wait: bool) -> Result:
+def run(config: Mapping[str, Any], *, since: float, wait: bool, told: Collection[str] = ()) -> Result:
     """Do one run and leave its record: its result, with what went wrong in one line, which stderr is told as well.
 
     A run that another process makes is waited for, or `HELD` where `wait` is False. What another process has done with it
-    `since` a time (seconds of the epoch) is not done again.
+    `since` a time (seconds of the epoch) is not done again. Bad input whose line is in `told` is not told again.
     """
     from tokbench import job, places  # torch is imported here, so that --help need not wait for it
 
@@ -51,7 +51,8 @@ def run(config: Mapping[str, Any], *, since: float, wait: bool) -> Result:
     except Held as error:
         return _say(label, f"{error}: looked at again at the end", HELD)
     except (ValueError, OSError) as error:
-        return _say(f"error: {label}", str(error), BAD_INPUT)
+        first = str(error).partition("\n")[0]
+        return Result(BAD_INPUT, first) if first in told else _say(f"error: {label}", str(error), BAD_INPUT)
 
 
 def _alone(ready: Any, label: str, since: float) -> Result:
@@ -137,10 +138,10 @@ def _main(ledger: Ledger, since: float) -> int:
         outcomes = ledger.read()
         text = said.getvalue()
         refused = bool(stopped) and not outcomes and "Error executing job" not in text  # that is ours, and told whole
-        print(f"error: {in_one_line(text)}\n" if refused and text else text, end="", file=sys.stderr)
+        if refused and text:
+            text = "error: " + "\n".join(complaints(text, words)) + "\n"
+        print(text, end="", file=sys.stderr)
     if refused:
-        for line in misspelt(words):
-            print(line, file=sys.stderr)
         return BAD_INPUT
     for outcome in outcomes:
         if outcome.code == HELD:
@@ -163,7 +164,8 @@ def _each(config: DictConfig, ledger: Ledger, since: float, words: Sequence[str]
     except ValueError as error:
         print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    found = run(values, since=since, wait=not sweep)
+    told = {outcome.error for outcome in ledger.read()} - {""}
+    found = run(values, since=since, wait=not sweep, told=told)
     outcome = Outcome(**vars(found), overrides=" ".join(overrides), sweep=sweep, config=values)
     ledger.add(outcome)
     if sweep:

@@ -78,12 +78,20 @@ def progress(outcomes: Sequence[Outcome], *, total: int | None, at_once: int) ->
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:
-    """The closing list: a line for each run that failed, with the first line of its error; [] where all went well."""
+    """The closing list: the first line of each error with the runs that failed by it; [] where all went well.
+
+    An error of several runs is told once with their number, and with their names where it is not that of all.
+    """
     failed = [outcome for outcome in outcomes if outcome.code != OK]
-    if not failed:
-        return []
-    lines = [f"  {outcome.overrides}: {outcome.error}" for outcome in failed]
-    return [f"{len(failed)} of {len(outcomes)} runs failed:", *lines]
+    lines = [f"{len(failed)} of {len(outcomes)} runs failed:"] if failed else []
+    for error in dict.fromkeys(outcome.error for outcome in failed):
+        runs = [outcome.overrides for outcome in failed if outcome.error == error]
+        if len(runs) == 1:
+            lines.append(f"  {runs[0]}: {error}")
+        else:
+            lines.append(f"  {len(runs)} runs: {error}")
+            lines += [f"    {run}" for run in runs if len(runs) < len(outcomes)]
+    return lines
 
 
 def duration(seconds: float) -> str:

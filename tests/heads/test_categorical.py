@@ -71,7 +71,7 @@ def test_top_p_keeps_the_smallest_set_of_that_mass():
 @pytest.mark.parametrize(
     ("sizes", "top_p", "message"),
     [
-        ((), 1.0, "needs indices, but the tokenizer is continuous; use generation=transfusion"),
+        ((), 1.0, "needs indices, but the tokenizer is continuous; use generation=transfusion, mar or givt"),
         ((4, 4), 1.0, "the tokenizer has 2 .* use generation=causal_factorised"),
         ((4,), 0.0, "top_p must be in"),
     ],

@@ -16,11 +16,11 @@ from tokbench.metrics.statistics import Difference
 from tokbench.records import RunRecord, read_records
 from tokbench.report.build import build_report
 from tokbench.report.catalogue import CATALOGUE
-from tokbench.report.claims import RULE, comparisons, findings_of, load_claims, render_claims, span, verdict
+from tokbench.report.claims import RULE, comparisons, findings_of, load_claims, qualified, render_claims, span, verdict
 from tokbench.report.experiments import remember
 from tokbench.report.groups import group_records
 from tokbench.report.levels import at_most
-from tokbench.report.rules import DEFAULTS, Finding, agrees, difference, expand, find_row, find_rows, signs
+from tokbench.report.rules import DEFAULTS, Finding, agrees, difference, expand, find_row, find_rows, kind, signs
 from tokbench.report.verdicts import Verdict, answers, fullest
 from tokbench.report.view import View, read_views
 
@@ -72,7 +72,7 @@ def test_a_collapsing_codebook_supports_the_claim_of_collapse(
 ) -> None:
     page = rendered(tmp_path, quality)
     (line,) = [line for line in page.splitlines() if line.startswith("| C9 ")]
-    assert line.rstrip("| ").endswith(word)
+    assert line.split("|")[5].strip().startswith(word)
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def finding(effect: str, interval: str = "", amount: float | None = None) -> Fin
     [
         ([finding("+0.25", "+0.1 to +0.4", 0.25)], "+0.25 (+0.1 to +0.4) dB"),
         ([finding("+0.25", "NA (1 seed)", 0.25), None], "+0.25 (NA, 1 seed) dB"),
-        ([finding("+9", "", 9.0), finding("-0.5", "", -0.5), finding("+10", "", 10.0)], "-0.5 to +10 dB"),
-        ([finding("none"), finding("+9", "", 9.0), finding("+9", "", 9.0)], "+9 to +9 dB"),
+        ([finding("+9", "", 9.0), finding("-0.5", "", -0.5), finding("+10", "", 10.0)], "3 effects: -0.5 … +10 dB"),
+        ([finding("none"), finding("+9", "", 9.0), finding("+9", "", 9.0)], "2 effects: +9 … +9 dB"),
         ([finding("none", "none"), finding("none", "none")], "none"),
     ],
 )
@@ -225,9 +225,38 @@ def test_the_summary_tells_the_effect_with_its_interval_or_its_range(findings: l
 def test_the_page_of_claims_tells_each_effect(tmp_path: Path) -> None:
     collapsed(tmp_path)
     head, *lines = (line for line in (tmp_path / "claims.md").read_text().splitlines() if line.startswith("| "))
-    assert [cell.strip() for cell in head.split("|")][5:7] == ["verdict", "effect (95 % interval), or least to most"]
+    assert [cell.strip() for cell in head.split("|")][5:7] == ["verdict", "effect (95 % interval)"]
     (collapse,) = [line for line in lines if line.startswith("| C9 ")]
-    assert [cell.strip() for cell in collapse.split("|")][6] == "-3 to -1.9 dB"
+    assert [cell.strip() for cell in collapse.split("|")][6] == "4 effects: -3 … -1.9 dB"
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected", "told"),
+    [
+        ((-0.03, -0.05, -0.01), "below", "contradicted (claimed sign, too small to count)"),
+        ((-0.3, -0.5, -0.2), "above", "contradicted (the other way)"),
+        ((0.01, -0.02, 0.04), "above", "contradicted (no effect that counts)"),
+        ((0.01, -0.02, 0.04), "not below", "supported (no worse)"),
+        ((0.3, 0.2, 0.4), "not below", "supported"),
+        ((0.3, 0.2, 0.4), "above", "supported"),
+        ((0.01, -0.02, 0.04), "no change", "supported"),
+    ],
+)
+def test_a_verdict_says_what_kind_of_yes_or_no_it_is(
+    interval: tuple[float, float, float], expected: str, told: str
+) -> None:
+    gap = Difference(*interval, separable=True)
+    vote = agrees(gap, expected, 0.1)
+    assert vote is not None
+    one = Finding("", "", "", "", "", 3, vote, why=kind(gap, expected, agrees=vote))
+    assert qualified([one, one]) == told
+
+
+def test_an_open_verdict_says_what_it_lacks() -> None:
+    few = Finding("", "", "", "", "", 1, None)
+    assert qualified([YES, None, few]) == "cannot decide (rows are missing)"
+    assert qualified([YES, few]) == "cannot decide (too few seeds)"
+    assert qualified([YES, OPEN]) == "cannot decide (both answers are within reach)"
 
 
 def test_the_legend_names_every_verdict() -> None:
@@ -298,21 +327,20 @@ def test_what_decides_nothing_for_lack_of_rows_is_left_out_where_another_group_h
 
 def test_readme_tells_what_is_decided_by_rules_made_beforehand_and_names_all_other_claims() -> None:
     told = [
-        found("C6", "a", YES),
-        found("C6", "b", OPEN),
+        found("C8", "a", YES),
+        found("C8", "b", OPEN),
         found("C9", "a", NO),
         found("C2", "a", OPEN),
         found("C9, usage", "a", YES),
     ]
-    *table, _, rest, _ = answers(told)
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:]]
-    assert [[line[0], line[2], line[3]] for line in cells] == [
-        ["C6", "a", "**supported**"],
-        ["C9", "a", "**contradicted**"],
+    *table, undecided, not_run, afterwards, _ = answers(told)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:-1]]
+    assert [[line[0], line[2], line[3], line[5]] for line in cells] == [
+        ["C8", "a", "**supported**", "0.1"],
+        ["C9", "a", "**contradicted**", "0.1"],
     ]
-    undecided, not_run, afterwards = rest.split(". ")
-    assert undecided == "Cannot be decided: C2"
+    assert undecided == "- Cannot decide (both answers are within reach): C2."
     assert "; C3, order; " in not_run
-    assert "C6" not in not_run
+    assert "C8" not in not_run
     assert afterwards.endswith("were known: C9, usage.")
     assert answers([found("C2", "a", OPEN)]) == []

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from report_factory import file, measure, record
 
 from tokbench.records import read_records
-from tokbench.report.frontiers import COSTS, Point, draw_frontiers, frontier, points
+from tokbench.report.frontiers import COSTS, Point, draw_frontiers, frontier, frontiers, points, seeds_told
 from tokbench.report.groups import group_records
 from tokbench.report.view import View
 
@@ -43,6 +43,16 @@ def test_points_are_those_of_the_records_and_rates_become_milliseconds(tmp_path:
 def test_the_frontier_leaves_out_what_another_beats_in_both() -> None:
     found = [("x", 1.0, 5.0), ("x", 1.0, 4.0), ("y", 2.0, 4.0), ("y", 3.0, 1.0), ("z", 4.0, 2.0)]
     assert frontier([Point("fsq", *values) for values in found]) == [(1.0, 4.0), (3.0, 1.0)]
+
+
+def test_each_scheme_has_its_own_frontier_where_its_costs_differ() -> None:
+    common = [Point(name, "transfusion", *values) for name, values in {"a": (1.0, 9.0), "b": (2.0, 5.0)}.items()]
+    native = [Point("a", "chameleon", 1.5, 4.0), Point("b", "chameleon", 1.55, 2.0)]  # 3 % apart
+    assert frontiers([*common, *native]) == [[(1.0, 9.0), (2.0, 5.0)]]
+
+
+def test_the_seeds_behind_the_points_are_told() -> None:
+    assert [seeds_told(counts) for counts in ({1}, {3}, {1, 2, 3})] == ["1 seed", "3 seeds", "1 to 3 seeds"]
 
 
 def test_a_picture_has_a_panel_a_cost_and_needs_three_systems(tmp_path: Path) -> None:

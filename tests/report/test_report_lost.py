@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from report_factory import arrays, file, record
+from report_factory import arrays, file, record, swept
 
 from tokbench.records import read_records
 from tokbench.report.build import build_report
 from tokbench.report.groups import group_records
-from tokbench.report.lost import CELL, NOTE, PLOT, _flat, _maps, draw_lost
-from tokbench.report.pictures import DPI
+from tokbench.report.lost import CELL, NOTE, PLOT, _flat, _labels, _maps, draw_lost
+from tokbench.report.pictures import DPI, MOST_STRIPS
+from tokbench.report.rows import Row
 from tokbench.report.view import View
 
 BANDS = np.array([0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2])
@@ -49,6 +50,20 @@ def test_rows_of_every_shape_are_drawn_and_those_without_arrays_left_out(tmp_pat
     (path,) = draw_lost(view_of(tmp_path), tmp_path)
     assert path.name == "photos32-cpu-lost-first.png"
     assert imread(path).shape[0] == pytest.approx(DPI * (PLOT + CELL * len(shapes) + 0.5), abs=1)
+
+
+def test_a_legend_has_one_line_a_row_by_names_where_they_tell_rows_apart() -> None:
+    alike, other = Row("vq (dim=4)", (record("vq"),)), Row("vq (dim=8)", (record("vq"),))
+    assert _labels([alike, Row("fsq (depth=1)", (record("fsq"),))]) == ["vq", "fsq"]
+    assert _labels([alike, other]) == ["vq (dim=4)", "vq (dim=8)"]
+
+
+def test_a_legend_of_as_many_rows_as_fit_ends_below_the_top(tmp_path: Path) -> None:
+    for codes in range(100, 100 + MOST_STRIPS):
+        file(swept("fsq", codes), tmp_path, kept=arrays("fsq", 0, "all") | lost((8, 8)))
+    (path,) = draw_lost(view_of(tmp_path), tmp_path)
+    above = imread(path)[: int(0.3 * DPI), int(0.8 * 9.5 * DPI) :]
+    assert above.min() == 1.0
 
 
 def test_a_map_keeps_the_shape_of_its_tokens() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from report_factory import file, measure, record
+from report_factory import file, measure, metrics, record
 
 from tokbench.records import RunRecord
 from tokbench.report.build import build_report
+from tokbench.report.headline import headline
+from tokbench.report.view import read_views
 
 
 def cells(folder: Path, name: str) -> dict[str, str]:
@@ -47,7 +50,7 @@ def test_a_column_of_other_data_is_of_the_same_tokenizer(tmp_path: Path) -> None
     file(record("fsq", ranked=True), tmp_path)
     other = record("fsq", 1, ranked=True, hash="0123abcd")
     text = beside_glyphs(other, tmp_path)
-    assert "strings read, glyphs (%)" in text
+    assert "strings read of those read in originals, glyphs (%)" in text
     assert "50.0" in text
 
 
@@ -113,3 +116,18 @@ def test_the_best_is_bold_and_the_csv_has_the_same_cells(tmp_path: Path) -> None
     table = pd.read_csv(tmp_path / "main.csv").set_index("tokenizer")
     assert list(table.index) == ["fsq", "vq"]
     assert table.loc["fsq", "PSNR (dB) [95 %]"].startswith("23.58 [")
+
+
+def test_the_tables_say_what_is_reached_without_a_tokenizer(tmp_path: Path) -> None:
+    right = "common/understanding/caption_exactness"
+    more = metrics("fsq", 0) | {right: measure(right, 0.2)}
+    made = record("fsq", ranked=True, metrics=more)
+    file(made, tmp_path)
+    build_report(tmp_path)
+    told = "To beat: PSNR 14.20 dB by the mean colour; caption accuracy 66.0 % by colour alone"
+    assert told in (tmp_path / "main.md").read_text()
+    (view,) = read_views(tmp_path)
+    assert told in headline([view])
+    chance = more | {right: replace(more[right], protocol="share of scenes; chance: 0.167")}
+    file(record("fsq", 1, ranked=True, metrics=chance), tmp_path)
+    assert "right caption 16.7 % by chance" in headline(read_views(tmp_path))

@@ -386,7 +386,7 @@ def test_the_headline_is_one_markdown_table_a_group(tmp_path: Path) -> None:
     assert text.startswith("**cifar10-cpu** (1 seed)\n\n| tokenizer")
     assert "**photos32-cpu** (1 seed, demo, unranked)" in text
     assert re.search(r"\| fsq +\| +23\.55 \| +638 \|", text)
-    assert all(line.count("|") == 9 for line in text.splitlines() if line.startswith("|"))
+    assert all(line.count("|") == 10 for line in text.splitlines() if line.startswith("|"))
 
 
 def test_the_headline_has_a_distance_where_there_are_no_classes(tmp_path: Path) -> None:

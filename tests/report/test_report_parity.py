@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from report_factory import file, measure, record
 
+from tokbench.metrics.parity import Parity
 from tokbench.records import read_records
 from tokbench.report.groups import group_records
-from tokbench.report.parity import EXTRAPOLATED, WAYS, parity, points_of
+from tokbench.report.parity import EXTRAPOLATED, OR_LESS, OR_MORE, WAYS, _agrees, parity, points_of
 from tokbench.report.view import View
 
 KEY = "native/generation/fd_classifier"
@@ -18,13 +20,20 @@ PAIR = {"label": "a / b", "first": {"name": "a"}, "second": {"name": "b"}, "expe
 
 
 def write(
-    folder: Path, name: str, scale: float, *, seeds: int = 3, slope: float = -0.3, levels: Sequence[float] = ()
+    folder: Path,
+    name: str,
+    scale: float,
+    *,
+    seeds: int = 3,
+    slope: float = -0.3,
+    levels: Sequence[float] = (),
+    spread: float = 0.001,
 ) -> None:
     """Runs that need `scale` times the FLOPs of their kind for the same distance; counts differ by constants in between."""
     for size, flops in enumerate((1e12, 1e13, 1e14)):
         for seed in range(seeds):
             values = {
-                KEY: (levels[size] if levels else 50 * (flops / scale / 1e12) ** slope) * (1 + 0.001 * (seed % 2)),
+                KEY: (levels[size] if levels else 50 * (flops / scale / 1e12) ** slope) * (1 + spread * (seed % 2)),
                 "native/cost/training_flops_proxy": flops,
                 "native/cost/training_flops": 1.5 * flops,
                 "cost/tokenizer_training_flops": 1e12,
@@ -62,12 +71,45 @@ def test_a_side_whose_largest_flops_do_worse_than_the_others_smallest_has_a_boun
     assert (less[0].effect, less[0].agrees) == ("0.01 or less", True)
 
 
-def test_a_bound_that_only_the_ends_of_lines_show_decides_nothing(tmp_path: Path) -> None:
+def test_a_bound_rests_on_runs_not_on_the_ends_of_lines(tmp_path: Path) -> None:
     """The line of a ends at 3.7 and that of b starts at 2.9, but what was measured there is 3.0 and 3.5."""
     write(tmp_path, "a", 1.0, levels=(10.0, 9.9, 3.0))
     write(tmp_path, "b", 1.0, levels=(3.5, 1.0, 0.9))
+    assert found(tmp_path)[0].effect == "10 or more"
+
+
+def test_a_bound_is_read_where_the_seeds_separate_the_runs(tmp_path: Path) -> None:
+    """b's fewest FLOPs do better than a's most by less than the seeds differ; its next ones do by far: 10 times, not 100."""
+    write(tmp_path, "a", 1.0, levels=(10.0, 9.0, 8.0), spread=0.02)
+    write(tmp_path, "b", 1.0, levels=(7.9, 4.0, 2.0), spread=0.02)
     more, less = found(tmp_path), found(tmp_path, first={"name": "b"}, second={"name": "a"})
-    assert [(f.effect.endswith(EXTRAPOLATED), f.agrees) for f in (more[0], less[0])] == [(True, None)] * 2
+    assert (more[0].effect, more[0].interval, more[0].agrees) == ("10 or more", "a bound", False)
+    assert (less[0].effect, less[0].interval, less[0].agrees) == ("0.1 or less", "a bound", True)
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected", "counts", "vote"),
+    [
+        (1000.0, "below", 0.1, False),  # "100 or more"
+        (1000.0, "above", 0.1, True),
+        (1000.0, "above", 150.0, None),  # what counts may be there or not
+        (0.001, "below", 0.1, True),  # "0.01 or less"
+        (0.001, "above", 0.1, False),
+    ],
+)
+def test_a_bound_votes_where_all_that_it_leaves_open_votes_alike(
+    tmp_path: Path, scale: float, expected: str, counts: float, vote: bool | None
+) -> None:
+    write(tmp_path, "a", scale)
+    write(tmp_path, "b", 1.0)
+    (group,) = group_records(read_records(tmp_path / "runs"))
+    view = View(group, tmp_path / "runs")
+    assert parity(view, KEY, counts, pairs=[{**PAIR, "expected": expected}])[0].agrees is vote
+
+
+def test_a_bound_on_the_wrong_side_of_one_decides_nothing() -> None:
+    for low, high, where, expected in ((0.0, 5.0, OR_LESS, "above"), (0.2, math.inf, OR_MORE, "below")):
+        assert _agrees(Parity(5.0, low, high, extrapolated=False), where, expected, 0.1) is None
 
 
 def test_resamples_do_not_depend_on_the_order_of_the_rows(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from report_factory import measure, record
 
@@ -13,7 +16,8 @@ from tokbench.report.claims import load_claims
 from tokbench.report.groups import Group
 from tokbench.report.page import render_page
 from tokbench.report.parity import WAYS
-from tokbench.report.parity_plot import NOTE, comparisons, draw_parity
+from tokbench.report.parity_plot import NOTE, _told, comparisons, draw_parity
+from tokbench.report.rules import Finding
 from tokbench.report.view import View
 
 MEASURES = ("generation/fd_classifier", "understanding/caption_bits_per_byte")
@@ -52,6 +56,23 @@ def test_each_pair_has_a_line_of_panels_with_its_ratios(tmp_path: Path) -> None:
     assert path.name == "made-parity.png"
     assert imread(path).shape[:2] == (3 * 348, 3 * 396)
     assert NOTE in render_page(view, [path])
+
+
+def test_rows_and_panels_say_what_the_ratio_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("tokbench.report.parity_plot.save", lambda figure, path: (drawn.append(figure), path)[1])
+    draw_parity(view_of(tmp_path), tmp_path)
+    rows = drawn[0].subfigs
+    assert rows[0].get_suptitle() == "Transfusion on latents (A) / Chameleon on FSQ (B)"
+    assert all("(A) / " in row.get_suptitle() for row in rows)
+    title = rows[0].axes[0].get_title()
+    assert title.startswith("FLOPs of A / of B at equal quality:\n0.25, 95 % ")
+
+
+def test_a_bound_has_no_percentage() -> None:
+    known = Finding("a / b", "< 1", "3.99 or more", "a bound", "ratio", 3, agrees=None)
+    assert _told(known) == "3.99 or more, a bound"
+    assert _told(replace(known, effect="0.5", interval="0.4 to 0.6")) == "0.5, 95 % 0.4 to 0.6"
 
 
 def test_one_size_or_no_experiment_has_no_picture(tmp_path: Path) -> None:

@@ -19,14 +19,23 @@ from tokbench.report.pictures import (
     CAPTION_PIXELS,
     GAIN,
     GAP_PIXELS,
+    LABEL_LETTERS,
+    LABEL_LINES,
     TITLE_PIXELS,
     error_map,
     mean_psnr_db,
     reconstruction_strips,
     sample_strips,
+    wrap,
 )
 from tokbench.report.rows import summarize
 from tokbench.report.view import View
+
+
+def test_a_long_label_keeps_what_stands_below_it() -> None:
+    label = "vq (beta=0.25, codebook_size=1000, estimator=straight_through, +2 more) #45\n20.62 dB here"
+    assert wrap(label, LABEL_LETTERS, most=LABEL_LINES).endswith("\n20.62 dB here")
+    assert wrap(label, LABEL_LETTERS).endswith("#45 …")
 
 
 def test_seeds_that_agree_deviate_by_nothing_at_all() -> None:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_factory import SWEPT, file, record, swept, swept_arrays
+from report_factory import SWEPT, file, measure, record, swept, swept_arrays
 
 from tokbench.metrics.statistics import bootstrap_interval, paired_difference
 from tokbench.records import RunRecord, read_records
 from tokbench.report.build import BEGIN, END, build_report, update_readme
-from tokbench.report.curves import spread
+from tokbench.report.curves import look, spread, styles
 from tokbench.report.formatting import listed
-from tokbench.report.groups import group_records
+from tokbench.report.groups import Group, group_records
 from tokbench.report.headline import headline
 from tokbench.report.methods import by_size, is_sweep, make_methods, over_sizes, psnr_at, shared_size, targets
 from tokbench.report.pictures import MOST_STRIPS, left_out, pictured, reconstruction_strips
 from tokbench.report.quantizers import equal_bits
-from tokbench.report.rows import labels, make_rows
+from tokbench.report.rows import labels, make_rows, nearest_a_name
 from tokbench.report.view import BOOTSTRAP_SEED, LEVEL, RESAMPLES, View, read_views
 
 
@@ -258,10 +258,43 @@ def test_pictures_of_many_rows_have_one_of_a_name(tmp_path: Path) -> None:
     found = view(tmp_path)
     assert len(found.rows) > MOST_STRIPS
     assert [row.records[0].name for row in pictured(found)] == ["bsq", "fsq", "ibq", "lfq", "simvq", "vq"]
-    assert all("1024" in row.label for row in pictured(found)[1:])  # about as many codes as bsq's 1000
+    assert all("4096" in row.label for row in pictured(found)[1:])  # as the FSQ that reconstructs best
     assert len(reconstruction_strips(found)) == 13
     assert left_out(found) == " (6 of 26 rows, one of a name)"
     assert "one of each name" in made["cifar10-cpu.md"].read_text()
+
+
+def test_pictures_of_many_names_keep_those_of_code_lengths_then_of_most_seeds_then_the_best(tmp_path: Path) -> None:
+    key = "information/lossless_bits_per_subpixel"
+    late = swept("vq", 1024)
+    made = [late.model_copy(update={"metrics": late.metrics | {key: measure(key, 6.0)}})]
+    made += [swept("simvq", 1024, seed) for seed in range(2)]
+    made += [swept(f"a{place}", 4 * 2 ** (place % 12)) for place in range(MOST_STRIPS)]
+    found = View(Group("many", made), tmp_path)
+    names = [row.records[0].name for row in pictured(found)]
+    assert len(names) == MOST_STRIPS
+    assert names == [name for row in found.rows if (name := row.records[0].name) in names]  # in the pages' order
+    assert {"vq", "simvq"} <= set(names)
+    assert {f"a{place}" for place in range(MOST_STRIPS)} - set(names) == {"a0", "a12"}  # of the fewest codes
+
+
+def test_a_name_is_shown_by_its_row_nearest_to_the_bits_or_without_bits_by_the_first() -> None:
+    rows = make_rows([*sweep("vq"), swept("bsq", 1000), record("continuous_4", metrics={})])
+    assert [row.label for row in nearest_a_name(rows, 8.1 * 64)] == [
+        "continuous_4",
+        "vq (codebook_size=256)",
+        "bsq",
+    ]
+    assert [row.label for row in nearest_a_name(rows, None)] == ["bsq", "continuous_4", "vq (codebook_size=16)"]
+
+
+def test_plots_of_many_series_repeat_no_pair_of_colour_and_marker_or_line() -> None:
+    looks = [look(place) for place in range(64)]
+    for other in ("marker", "linestyle"):
+        assert len({(one["color"], one[other]) for one in looks}) == len(looks)
+    methods = make_methods(make_rows([*(swept(f"a{place}", 64) for place in range(20)), *sweep("fsq", "lfq", "vq")]))
+    several = [styles(methods)[method.label]["color"] for method in over_sizes(methods)]
+    assert len(set(several)) == 3
 
 
 def test_pictures_of_more_than_a_dozen_rows_have_no_error_maps(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ VERSION = 1  # not in a run's hash: a change of numbers here raises the VERSION 
 def check_discrete(head: str, codebook_sizes: Sequence[int], top_p: float) -> None:
     """ValueError unless there are codes to draw and `top_p` is in (0, 1]."""
     if not codebook_sizes:
-        raise ValueError(f"head {head!r} needs indices, but the tokenizer is continuous; use generation=transfusion")
+        raise ValueError(
+            f"head {head!r} needs indices, but the tokenizer is continuous; use generation=transfusion, mar or givt"
+        )
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be in (0, 1], got {top_p}")
 

@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 
+from tokbench.names import hint, in_one_line
 from tokbench.plan.system import System, planned
 from tokbench.report.formatting import markdown_table, number
 from tokbench.roofline import NAMED, Device, measured_device
 
 OK, BAD_INPUT = 0, 2
-USAGE = """usage: python -m tokbench.cost generation=PRESET,... image_size=256 width=4096 depth=32 [KEY=VALUE ...]
+USAGE = """usage: python -m tokbench.cost generation=PRESET,... [image_size=256] [width=4096] [depth=32] [KEY=VALUE ...]
 
-  generation      presets of conf/generation; image_size: of square images
+  generation      presets of conf/generation; image_size: of square images, 256
   width, depth    of the backbone (the budget's); heads: width / 128
-  prompt          text slots before the image, 32; steps: of presets that take steps or rounds (the budget's)
+  prompt          text slots before the image, 32; steps: of presets that take steps (the budget's) or rounds (the preset's)
   device          {devices}, or none: measured on this machine
   flops, bandwidth, launch, memory    a second, bytes a second, seconds a block, bytes: in place of the device's
   element_bytes   of weights and cache: 2 (bfloat16); on a measured machine without a GPU 4
@@ -45,7 +46,7 @@ def main(words: Sequence[str]) -> int:
     except Exception as error:
         if not isinstance(error, ValueError) and not type(error).__module__.startswith(("hydra", "omegaconf")):
             raise
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+        print(f"error: {in_one_line(str(error))}", file=sys.stderr)
         return BAD_INPUT
     print(render(plans))
     return OK
@@ -88,7 +89,9 @@ def _device(given: Mapping[str, Any]) -> tuple[Device, int]:
     on_gpu = torch.cuda.is_available()
     if "device" in given:
         if given["device"] not in NAMED:
-            raise ValueError(f"device must be one of {', '.join(NAMED)}, got {given['device']!r}")
+            raise ValueError(
+                f"device must be one of {', '.join(NAMED)}, got {given['device']!r}{hint(given['device'], NAMED)}"
+            )
         device, default = NAMED[given["device"]], 2
     elif len(rates) == len(RATES):
         device, default = Device("as given", **rates), 2
@@ -101,7 +104,7 @@ def _device(given: Mapping[str, Any]) -> tuple[Device, int]:
 
 
 def render(plans: Sequence[System]) -> str:
-    """Markdown: one row a system."""
+    """Markdown: one row a system, and below it the device and what was not given."""
     device = plans[0].device
     heads = [
         *("preset", "parameters", "tokens", "passes", "training FLOPs/token", "6 N", "FLOPs/image", "of which head"),
@@ -111,7 +114,8 @@ def render(plans: Sequence[System]) -> str:
     note = (
         f"{device.name}: {rates}, {device.memory / 1e9:.3g} GB; {plans[0].element_bytes} bytes an element; guidance 1"
     )
-    return "\n".join([*markdown_table(heads, [_row(plan) for plan in plans]), "", note])
+    own = dict.fromkeys(line for plan in plans for line in plan.notes)
+    return "\n".join([*markdown_table(heads, [_row(plan) for plan in plans]), "", note, *own])
 
 
 def _row(plan: System) -> list[str]:

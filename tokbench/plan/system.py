@@ -18,6 +18,7 @@ from tokbench.generation.causal import Causal
 from tokbench.generation.tokens import grouped
 from tokbench.interfaces import TokenSpace
 from tokbench.layers import hidden_size
+from tokbench.plan.notes import DEFAULTS, notes
 from tokbench.plan.training import training_flops
 from tokbench.roofline import Bounds, Device, Work, bounds, sizes_of, workload
 from tokbench.values import check_config
@@ -39,6 +40,7 @@ class System:
     pass_bytes: int  # of one image, while a pass runs: one layer's activations and the head's outputs
     device: Device
     element_bytes: int
+    notes: tuple[str, ...] = ()  # lines on what was not given
 
     def at(self, batch: int) -> Bounds:
         """Seconds of generating `batch` images at once, and which bound holds."""
@@ -69,7 +71,7 @@ def planned(
     if "scheme" not in node:
         raise ValueError(f"generation must name single presets, such as chameleon or transfusion, got {preset!r}")
     tokenizer = _tokenizer(config)
-    size = given.get("image_size", 256)
+    size, prompt = (given.get(key, DEFAULTS[key]) for key in ("image_size", "prompt"))
     zeros = torch.zeros(tokenizer.dim)
     space = TokenSpace(
         shape=tokenizer.shape(size, size),
@@ -86,7 +88,6 @@ def planned(
         backbone = build.construct(config["backbone"], dim=dim, grid=grid)
         head = _head(node["head"], backbone.width, space)
         scheme = build.construct(node["scheme"], space, backbone, *([head] if head is not None else []))
-    prompt = given.get("prompt", 32)
     works = workload(scheme, space, prompt=prompt) | _decoding(tokenizer, size, space)
     sizes, places = sizes_of(backbone), prod(grid)
     length = prompt + places + cost.SPECIALS
@@ -101,6 +102,7 @@ def planned(
         pass_bytes=_pass_bytes(scheme, space, prompt=prompt, element_bytes=element_bytes),
         device=device,
         element_bytes=element_bytes,
+        notes=tuple(notes(config, given, overrides)),
     )
 
 

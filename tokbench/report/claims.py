@@ -122,8 +122,27 @@ def verdict(findings: Sequence[Finding | None]) -> str:
     return "contradicted" if False in votes and True not in votes else UNDECIDED
 
 
+def qualified(findings: Sequence[Finding | None]) -> str:
+    """The verdict with what kind of yes or no all of its comparisons are, or what leaves it undecided."""
+    word = verdict(findings)
+    found = [finding for finding in findings if finding]
+    if word == UNDECIDED:
+        return f"{word} ({_lacks(findings)})"
+    kinds = {finding.why for finding in found if finding.agrees is (word == "supported")}
+    (kind,) = kinds if len(kinds) == 1 and word != "mixed" else (None,)
+    return f"{word} ({kind})" if kind else word
+
+
+def _lacks(findings: Sequence[Finding | None]) -> str:
+    """What it would take to decide them: rows, seeds, or narrower intervals."""
+    if None in findings:
+        return "rows are missing"
+    few = min(finding.seeds for finding in findings if finding)
+    return "too few seeds" if few < MIN_SEEDS else "both answers are within reach"
+
+
 def span(findings: Sequence[Finding | None]) -> str:
-    """The effect with its interval of a single comparison, of several the least and the most; with the unit."""
+    """The effect with its interval of a single comparison, of several how many, the least and the most; with the unit."""
     found = [finding for finding in findings if finding]
     amounts = [finding for finding in found if finding.amount is not None]
     if not amounts:
@@ -132,7 +151,7 @@ def span(findings: Sequence[Finding | None]) -> str:
         interval = found[0].interval.replace(" (", ", ").rstrip(")")
         return f"{found[0].effect} ({interval}) {found[0].unit}".rstrip()
     least, most = (end(amounts, key=lambda finding: finding.amount or 0.0) for end in (min, max))
-    return f"{least.effect} to {most.effect} {least.unit}".rstrip()
+    return f"{len(amounts)} effects: {least.effect} … {most.effect} {least.unit}".rstrip()
 
 
 def render_claims(view: View) -> list[str]:
@@ -141,7 +160,7 @@ def render_claims(view: View) -> list[str]:
     known = [(claim, findings) for claim, findings in found if any(findings)]
     if not known:
         return []
-    summary = [[c.title, c.source, c.hypothesis, f"`{c.experiment}`", verdict(findings)] for c, findings in known]
+    summary = [[c.title, c.source, c.hypothesis, f"`{c.experiment}`", qualified(findings)] for c, findings in known]
     heads = ["claim", "source", "says", "experiment", "verdict here"]
     lines = [*markdown_table(heads, summary, words=True), "", RULE, ""]
     for claim, findings in known:
@@ -169,10 +188,12 @@ RULE = (
     "Supported: every comparison agrees. Contradicted: none agrees, and one disagrees. Mixed: some agree, some disagree;"
     " mixed is decided, with an answer for each comparison that has one."
     " A comparison agrees where its interval lies on the expected side of 0 and the effect is as large as what counts; it"
-    " disagrees where the interval holds no such effect. No change is expected: the interval lies within what counts."
+    " disagrees where the interval holds no such effect: because it lies on the other side, holds 0, or has the claimed sign and"
+    " is too small to count. No change is expected: the interval lies within what counts. Not below is expected: the interval"
+    " lies above less than what counts (no worse, which nothing at all is too)."
     f" Cannot decide: otherwise, such as intervals that hold both, rows that are missing, or fewer than {MIN_SEEDS} seeds."
     f" Nothing within {FLOORS} noise floors decides: of a distance between unpaired images, where both sides are so near 0, or"
     f" where their difference is within {FLOORS} floors and these are more than what counts."
-    " †: the rule, and what counts, were written when records of it were known. All of it at this scale only: small networks,"
-    " short training, small images."
+    " †: the rule, what counts or the number of seeds were chosen when records of it were known. All of it at this scale only:"
+    " small networks, short training, small images."
 )

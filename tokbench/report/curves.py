@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,7 +18,11 @@ from tokbench.report.methods import Method, Point, Size, over_sizes
 from tokbench.report.pictures import DPI, save
 from tokbench.report.view import View
 
-MARKERS = "osD^vP*X<>hp"
+COLOURS = (
+    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf"),
+    *("#bcbd22", "#7f7f7f", "#000075", "#e000e0", "#0b5d1e", "#800000", "#7be000", "#d2a679"),
+)
+MARKERS = "osD^vP*X<>h"  # as many as share no factor with the colours
 LINES = ("-", "--", ":", "-.")
 PANELS = 3  # in a row
 MOST_PANELS = 12
@@ -27,17 +30,19 @@ LINEAR_BELOW = 0.02  # of the loss, which an entropy term can make negative
 LEGEND_ROWS = 24  # of a legend beside a plot, before it takes another column
 
 
-def styles(methods: Sequence[Method]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line of each method by label: of two alike at least two differ."""
-    colours = colormaps["tab10"]
+def look(place: int) -> dict[str, Any]:
+    """Colour, marker and line of a plot's series: no two of 176 share colour and marker, no two of 64 colour and line."""
     return {
-        method.label: {
-            "color": colours(place % 10),
-            "marker": MARKERS[place % len(MARKERS)],
-            "linestyle": LINES[place // 10 % len(LINES)],
-        }
-        for place, method in enumerate(methods)
+        "color": COLOURS[place % len(COLOURS)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "linestyle": LINES[place // len(COLOURS) % len(LINES)],
     }
+
+
+def styles(methods: Sequence[Method]) -> dict[str, dict[str, Any]]:
+    """The look of each method by label; those of several V, which have plots of their own, come first to a colour."""
+    ordered = sorted(methods, key=lambda method: len(method.points) < 2)
+    return {method.label: look(place) for place, method in enumerate(ordered)}
 
 
 def draw_quality(path: Path, methods: Sequence[Method], *, title: str) -> Path:

@@ -22,7 +22,7 @@ FIGURES = (  # what is seen, and the files of a group
     ("Right halves painted after the left ones, not selected", "{stem}-completions.png"),
     ("Text and images that the model itself said in one sequence, not selected", f"{{stem}}{FREE}.png"),
     ("PSNR, used bits and model bits over the codebook size V", "quantizers-{stem}-sizes.png"),
-    ("Every tokenizer in every scheme, at equal training FLOPs", "{stem}-equal-flops-*.png"),
+    ("Each tokenizer and scheme that was run at equal training FLOPs", "{stem}-equal-flops-*.png"),
     ("Quality over steps and rounds, and over the time that they take", "{stem}-steps.png"),
     ("Quality against training FLOPs, with the ratio at equal quality", f"{{stem}}{PARITY}.png"),
     ("What each head makes of densities that are known", f"{TOYS}.png"),

@@ -17,6 +17,7 @@ from tokbench.report.quantizers import PAGE, equal_bits
 from tokbench.report.rate_distortion import PAGE as RATES
 from tokbench.report.rate_distortion import equal_model_bits
 from tokbench.report.rows import Row, summarize
+from tokbench.report.tables import nothing_learned
 from tokbench.report.verdicts import Verdict, answers
 from tokbench.report.view import View
 
@@ -41,6 +42,7 @@ COLUMNS = (
     Column("caption shown, reconstruction", "reconstruction/caption_shown", value),
     Column("caption shown, common / native", "common/generation/caption_shown", _both),
     Column("right caption, common / native", "common/understanding/caption_exactness", _both),
+    Column("caption accuracy common", "common/understanding/caption_accuracy", value),
     Column("FLOPs of an image, common / native", "common/cost/generation_flops_counted", _both),
 )
 BOLD = "Bold: the best of equal nominal bits (within 1 %), by a paired bootstrap over seeds and images, and over seeds (Student)."
@@ -147,4 +149,4 @@ def _lines(view: View) -> list[str]:
     rows = [[row.label, *(column.cell(view, row, column) for column in columns)] for row in view.rows]
     table = markdown_table(["tokenizer", *(column.heading(view) for column in columns)], rows)
     bold = [BOLD, ""] if any("**" in cell for row in rows for cell in row) else []
-    return [*table, "", *bold]
+    return [*table, "", *bold, *nothing_learned(view)]

@@ -13,7 +13,7 @@ from tokbench.report.formatting import EMPTY, markdown_table, number
 from tokbench.report.groups import TOKENIZER
 from tokbench.report.information_plot import Bar, draw_code_length
 from tokbench.report.layouts import Layout
-from tokbench.report.rows import NOMINAL_BITS, Row, mean_of, summarize
+from tokbench.report.rows import NOMINAL_BITS, Row, mean_of, nearest_a_name, summarize
 from tokbench.report.tables import table
 from tokbench.report.view import View
 
@@ -53,9 +53,11 @@ ONE_LENGTH = Layout(
     (
         "Nominal, used and model bits are an image's: what V promises, the marginal entropy of its tokens (counted over all"
         " tokens of the test images; of several codebooks a token the sum of theirs, which is more than what they carry"
-        " together), and -log2 p under the native backbone; a masked scheme has a bound on it alone. Rates of continuous latents"
-        " and of raw patches under a denoiser are bounds, not entropies: their column of tokens is above what a better prior"
-        " would need. A denoiser that was trained this shortly bounds raw patches very loosely.",
+        " together), and -log2 p given the caption under the native backbone, over fewer images (n on the group's page); a masked"
+        " scheme has a bound on it alone. Tokens in bits a sub-pixel are without captions and over more images: the two can be a"
+        " percent apart either way. Rates of continuous latents and of raw patches under a denoiser are bounds, not entropies:"
+        " their column of tokens is above what a better prior would need. A denoiser trained this shortly bounds raw patches very"
+        " loosely.",
         "What is left open is coded from the reconstruction alone. Image codecs also look at the neighbours coded before, so that"
         " one may need fewer bits than tokens and what they leave open.",
         "above entropy: the total less the exact entropy of the process that drew the images, where it is known; never below 0.",
@@ -148,12 +150,10 @@ def _one_a_name(view: View) -> list[Row]:
     fsq = next((row for row in rows if row.records[0].name == "fsq"), None)
     if fsq is None:
         return []
-    wanted, tokens = mean_of(fsq, NOMINAL_BITS) or 0.0, mean_of(fsq, "bits/tokens")
-    found: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: abs((mean_of(row, NOMINAL_BITS) or wanted) - wanted)):
-        if mean_of(row, "bits/tokens") == tokens or mean_of(row, LEFT) == 0:
-            found.setdefault(row.records[0].name, row)
-    return [row for row in rows if row in found.values()]
+    wanted, tokens = mean_of(fsq, NOMINAL_BITS), mean_of(fsq, "bits/tokens")
+    alike = [row for row in rows if mean_of(row, "bits/tokens") == tokens or mean_of(row, LEFT) == 0]
+    chosen = nearest_a_name(alike, wanted)
+    return [row for row in alike if row in chosen]
 
 
 def _short_codec(view: View, name: str) -> str:

@@ -43,8 +43,10 @@ _NATIVE = (
     "Never ranked, and never compared with the common table: another scheme gives another cost and another likelihood."
 )
 _COST = (
-    "FLOPs are twice the multiply-accumulates. A timing on a busy machine is NA. Even where it is not, two runs of one and the"
-    " same generator have differed by 1.7 times on a shared machine: FLOPs and passes compare, times say what to expect."
+    "FLOPs are twice the multiply-accumulates. A timing on a busy machine is NA. Even where it is not, times of one and the same"
+    " generator differ between runs on a shared machine (see the ±): FLOPs and passes compare, times say what to expect."
+    " latency / roofline: below 1 where decoding starts a block faster than the plain block that is timed for the bound, or"
+    " weights stay in a cache. Peak memory has in it what a decoder copies of the weights; the code of some records copied none."
 )
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from tokbench.data.letters import FONT_SIZES
-from tokbench.report.curves import LINES, MARKERS
+from tokbench.report.curves import LINES, MARKERS, look
 from tokbench.report.methods import USED_BITS
 from tokbench.report.pictures import DPI, save
 from tokbench.report.rows import NOMINAL_BITS, Row, mean_of
@@ -75,8 +75,8 @@ def draw_reading(view: View, folder: Path) -> list[Path]:
     for reading in found[:MOST_ROWS]:
         place, nth = list(lines).index(reading.name), lines[reading.name].index(reading)
         style = {
-            "color": f"C{place % 10}",
-            "marker": MARKERS[place % len(MARKERS)],
+            "color": look(place)["color"],
+            "marker": MARKERS[nth % len(MARKERS)],
             "linestyle": LINES[nth % len(LINES)],
         }
         places = [(size, share) for size, share in zip(FONT_SIZES, reading.by_size, strict=True) if share is not None]
@@ -94,7 +94,7 @@ def _draw_rate(axes: Axes, place: int, own: list[Reading]) -> None:
         places = [(one.bits, one.shares[what]) for one in own if what in one.shares]
         if places:
             label = f"{own[0].name}, {what}"
-            style: dict[str, Any] = {"color": f"C{place % 10}", "linestyle": line, "marker": marker}
+            style: dict[str, Any] = look(place) | {"linestyle": line, "marker": marker}
             axes.plot(*zip(*places, strict=True), label=label, markersize=3.5, linewidth=1.2, **style)
 
 

@@ -94,7 +94,7 @@ def collapse(
 
 
 def _open(finding: Finding) -> Finding:
-    return replace(finding, agrees=None, open=ALIKE)
+    return replace(finding, agrees=None, why=ALIKE)
 
 
 def enough(
@@ -130,7 +130,7 @@ def _enough(view: View, measure: str, most: float, side: Mapping[str, Any]) -> F
         seeds=len(values),
         agrees=agreed if decided and noise is None else None,
         amount=gap.mean,
-        open=noise,
+        why=noise,
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tokbench.report.pictures import DPI, GAIN, error_map, left_out, pictured, save
+from tokbench.report.curves import look
+from tokbench.report.pictures import DPI, GAIN, LABEL_LETTERS, error_map, left_out, pictured, save, wrap
 from tokbench.report.rows import Row
 from tokbench.report.view import View
 
@@ -47,7 +47,9 @@ def draw_lost(view: View, folder: Path) -> list[Path]:
     _draw_bands(bands, rows)
     _draw_order(order, rows)
     handles, labels = bands.get_legend_handles_labels()
-    upper.legend(handles, labels, loc="center left", bbox_to_anchor=(0.805, 0.5), fontsize=6, frameon=False)
+    upper.legend(
+        handles, labels, loc="center left", bbox_to_anchor=(0.805, 0.5), fontsize=6, frameon=False, labelspacing=0.35
+    )
     panels = lower.subplots(len(rows), len(TITLES) + SHOWN, squeeze=False)
     lower.subplots_adjust(left=0.2, right=0.99, bottom=0.01, top=1 - 0.3 / (height - PLOT), hspace=0.08, wspace=0.08)
     limits = [max((float(m.max()) for _, a in rows if (m := _maps(a)[k]) is not None), default=1.0) for k in range(3)]
@@ -86,10 +88,8 @@ def _draw_bands(axes: Axes, rows: Sequence[tuple[Row, Arrays]]) -> None:
     ends = rows[0][1]["band_cycles_per_pixel"]
     places = np.arange(len(ends))
     axes.plot(places, _decibels(rows[0][1]["power_originals"]), color="black", linestyle="--", label="originals")
-    for place, (row, arrays) in enumerate(rows):
-        axes.plot(
-            places, _decibels(arrays["power_error"]), label=row.label.replace(" (", "\n("), marker=".", **_style(place)
-        )
+    for place, (label, (_, arrays)) in enumerate(zip(_labels([row for row, _ in rows]), rows, strict=True)):
+        axes.plot(places, _decibels(arrays["power_error"]), label=label, markersize=3, linewidth=1.1, **look(place))
     upper = [*(f"{end:.3g}" for end in ends[2:]), "0.71"]
     names = ["mean", *(f"{low:.3g} to\n{high}" for low, high in zip(ends[1:], upper, strict=True))]
     axes.set_xticks(places, names)
@@ -101,13 +101,16 @@ def _draw_order(axes: Axes, rows: Sequence[tuple[Row, Arrays]]) -> None:
     for place, (_, arrays) in enumerate(rows):
         bits = arrays.get("nll_by_position_native")
         if bits is not None:
-            axes.plot((np.arange(len(bits)) + 0.5) / len(bits), bits, **_style(place))
+            style = look(place) | {"marker": ""}
+            axes.plot((np.arange(len(bits)) + 0.5) / len(bits), bits, linewidth=1.1, **style)
     axes.set_xlim(0, 1)
     _write(axes, "place in the image's tokens, as a share of N", "model bits a token")
 
 
-def _style(place: int) -> dict[str, Any]:
-    return {"color": f"C{place % 10}", "linestyle": ("-", "-.", ":")[place // 10 % 3], "linewidth": 1.1}
+def _labels(rows: Sequence[Row]) -> list[str]:
+    """One line a row for the legend: names alone where they tell the rows apart."""
+    names = [row.records[0].name for row in rows]
+    return names if len(set(names)) == len(names) else [row.label for row in rows]
 
 
 def _write(axes: Axes, below: str, beside: str) -> None:
@@ -128,7 +131,7 @@ def _draw_row(line: Sequence[Axes], row: Row, arrays: Arrays, limits: Sequence[f
         if values is not None:
             axes.imshow(values, vmin=0, vmax=limit or 1, cmap="viridis", aspect="auto", interpolation="nearest")
     line[0].text(
-        -0.06, 0.5, row.label.replace(" (", "\n("), fontsize=6.5, ha="right", va="center", transform=line[0].transAxes
+        -0.06, 0.5, wrap(row.label, LABEL_LETTERS), fontsize=6.5, ha="right", va="center", transform=line[0].transAxes
     )
     if {"originals", "reconstructions"} <= arrays.keys():
         errors = error_map(arrays["reconstructions"][:SHOWN], arrays["originals"][:SHOWN])

@@ -193,7 +193,7 @@ FIELDS = (
     Field("PSNR (dB) [95 %]", _interval),
     _own("SSIM", "reconstruction/ssim", "", peers="equal bits", array="ssim"),
     Field("PSNR at FSQ's model bits (dB)", _at_equal_bits),
-    _elsewhere("strings read, glyphs", "legibility/string_accuracy_relative", "share"),
+    _elsewhere("strings read of those read in originals, glyphs", "legibility/string_accuracy_relative", "share"),
     _own("lossless total", "information/lossless_bits_per_subpixel", "bits/subpixel"),
     _own("caption accuracy, common", "common/understanding/caption_accuracy", "share"),
     _own("right caption, common", "common/understanding/caption_exactness", "share"),

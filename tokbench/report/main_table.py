@@ -10,6 +10,7 @@ import pandas as pd
 from tokbench.records import write_whole
 from tokbench.report.formatting import EMPTY, markdown_table
 from tokbench.report.main_fields import FIELDS
+from tokbench.report.tables import nothing_learned
 from tokbench.report.view import View
 
 PAGE, TABLE = "main.md", "main.csv"
@@ -35,7 +36,7 @@ def build_main(views: Sequence[View], results: Path) -> list[Path]:
     for view in whole:
         demo = "" if view.group.ranked else " (demo, unranked)"
         found = main_table(view, views)
-        lines += [f"## {view.group.stem}{demo}", "", *markdown_table(*found), ""]
+        lines += [f"## {view.group.stem}{demo}", "", *markdown_table(*found), "", *nothing_learned(view)]
         cells += [dict(zip(("group", *found[0]), (view.group.stem, *line), strict=True)) for line in found[1]]
     write_whole(results / PAGE, "\n".join(lines).encode())
     table = pd.DataFrame(cells).replace(r"\*\*", "", regex=True)

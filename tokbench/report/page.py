@@ -23,7 +23,9 @@ from tokbench.report.ranking import why_unranked
 from tokbench.report.tables import NOTHING, table
 from tokbench.report.view import View
 
-FEWER = "Too many rows for a picture: it has one of each name, of the V that most methods share where there is one."
+FEWER = (
+    "Too many rows for a picture: it has one of each name, that nearest to FSQ's bits; rows with a code length first."
+)
 CAPTIONS = {"-lost-first": LOST_NOTE, FREE: FREE_NOTE, PARITY: PARITY_NOTE}  # by how a picture's stem ends
 MARKUP = re.compile(  # `_` but between letters; `:` and `.` of addresses, which GitHub links even bare
     r"[\\`*\[\]~]|_(?![^\W_])|(?<![^\W_])_|<(?=[A-Za-z/!?])|&(?=[#\w])|:(?=//)|(?<=www)\."
@@ -115,7 +117,7 @@ def failures(view: View) -> list[str]:
 
 
 def protocols(view: View) -> list[str]:
-    """One item for each measure in the tables: its name, version and protocol."""
+    """One item for each measure in the tables: its name, version and protocol, and how many things it is over."""
     keys = [column.key for section in SECTIONS for layout in section.layouts for column in layout.shown(view)]
     first = {parse_key(key).standard: key for key in reversed(keys)}
     order = dict.fromkeys(parse_key(key).standard for key in keys)
@@ -123,10 +125,12 @@ def protocols(view: View) -> list[str]:
 
 
 def _protocol(view: View, standard: str, key: str) -> str:
-    text = next(record.metrics[key].protocol for record in view.group.records if key in record.metrics)
+    found = [record.metrics[key] for record in view.group.records if key in record.metrics]
+    text, counts = found[0].protocol, sorted({measure.n for measure in found if measure.n})
+    over = f"; n = {' to '.join(f'{n:,}' for n in dict.fromkeys((counts[0], counts[-1])))}" if counts else ""
     known = definition(key)
     title = f"**{known.label}** (`{standard}`, version {known.version})" if known else f"**`{standard}`**"
-    return f"- {title}: {plain(text)}"
+    return f"- {title}: {plain(text)}{over}"
 
 
 def versions(view: View) -> list[str]:

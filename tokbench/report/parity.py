@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from statistics import fmean
 from typing import Any
+
+from scipy.stats import ttest_ind
 
 from tokbench.metrics.parity import Parity
 from tokbench.metrics.parity import parity as ratio_of
@@ -16,7 +20,8 @@ from tokbench.report.view import LEVEL, RESAMPLES, View
 
 PROXY, BACKBONE, TOKENIZER = "cost/training_flops_proxy", "cost/training_flops", "cost/tokenizer_training_flops"
 Point = tuple[float, float]  # FLOPs and metric of a run
-AT_FIRST, OR_MORE, EXTRAPOLATED = " (at the first's largest)", " or more", " (extrapolated)"
+AT_FIRST, OR_MORE, OR_LESS, EXTRAPOLATED = " (at the first's largest)", " or more", " or less", " (extrapolated)"
+BOUNDS = (OR_MORE, OR_LESS)
 Columns = Sequence[Sequence[float]]  # FLOPs of all runs, and their metrics
 
 
@@ -27,8 +32,8 @@ def parity(
 
     A side is all rows of a name with its dotted settings; its `block` takes the place of the measure's. Ways to count: 6 N D; all
     that the backbone's training does; that and the tokenizer's. The ratio is read at the quality that the second side reaches at
-    its largest FLOPs; where the first never does, at what the first reaches at its own; where one side's smallest FLOPs do better
-    than the other's largest, it is a bound; of what is extrapolated all the same none agrees.
+    its largest FLOPs; where the first never does, at what the first reaches at its own; where from some FLOPs on one side does
+    better than the other's largest, these give a bound; of what is extrapolated all the same none agrees.
     """
     return [_one(view, measure, minimum_effect, pair, how) for pair in pairs for how in WAYS]
 
@@ -49,16 +54,22 @@ def _one(view: View, measure: str, minimum_effect: float, pair: Mapping[str, Any
     columns = [list(column) for points, _ in sides for column in zip(*points, strict=True)]
     found, where = _ratio(columns[:2], columns[2:])
     seeds = min(count for _, count in sides)
-    told = ("none", "none") if found is None else (f"{found.ratio:.3g}{where}", f"{found.low:.3g} to {found.high:.3g}")
+    interval = (
+        "none"
+        if found is None
+        else "a bound"
+        if where in (OR_LESS, OR_MORE)
+        else f"{found.low:.3g} to {found.high:.3g}"
+    )
     return Finding(
         label=f"{pair['label']}, FLOPs {how}",
         expected=f"{pair['expected']} 1",
-        effect=told[0],
-        interval=told[1],
+        effect="none" if found is None else f"{found.ratio:.3g}{where}",
+        interval=interval,
         unit="ratio",
         seeds=seeds,
         amount=None if found is None else found.ratio,
-        agrees=_agrees(found, pair["expected"], minimum_effect) if seeds >= MIN_SEEDS else None,
+        agrees=_agrees(found, where, pair["expected"], minimum_effect) if seeds >= MIN_SEEDS else None,
     )
 
 
@@ -68,36 +79,52 @@ def _ratio(first: Columns, second: Columns) -> tuple[Parity | None, str]:
     found = ratio_of(*first, *second, **options)
     if found is None or not found.extrapolated:
         return found, ""
-    if (least := min(first[0]) / max(second[0])) > found.ratio and _ahead(first, second):
-        return _clipped(found, least), " or less"
     back = ratio_of(*second, *first, **options)
-    if back is not None and (least := min(second[0]) / max(first[0])) > back.ratio and _ahead(second, first):
-        return _inverse(_clipped(back, least)), OR_MORE
-    return (found, EXTRAPOLATED) if back is None or back.extrapolated else (_inverse(back), AT_FIRST)
+    if back is not None and not back.extrapolated:
+        return _inverse(back), AT_FIRST
+    if (most := _bound(first, second)) is not None and most > found.ratio:
+        return Parity(most, 0.0, most, extrapolated=False), OR_LESS
+    if back is not None and (most := _bound(second, first)) is not None and most > back.ratio:
+        return Parity(1 / most, 1 / most, math.inf, extrapolated=False), OR_MORE
+    return found, EXTRAPOLATED
 
 
-def _ahead(one: Columns, other: Columns) -> bool:
-    """Whether runs of the one's fewest FLOPs do better, on average, than those of the other's most: farther on its own way."""
-    start, end, reached = _level(one, min), _level(one, max), _level(other, max)
-    return (start - reached) * (end - start) > 0
+def _bound(one: Columns, other: Columns) -> float | None:
+    """The fewest FLOPs from which on the one's runs do better than the other's of the most, over the latter; None of no such.
+
+    Better is farther on its own way, and by more than the seeds differ: Welch's t at `LEVEL`.
+    """
+    start, end = (_metrics(one, which(one[0])) for which in (min, max))
+    reached, way = _metrics(other, max(other[0])), fmean(end) - fmean(start)
+
+    def ahead(flops: float) -> bool:
+        test = ttest_ind(_metrics(one, flops), reached, equal_var=False)
+        return bool(test.statistic * way > 0 and test.pvalue < 1 - LEVEL)
+
+    found = list(takewhile(ahead, sorted(set(one[0]), reverse=True)))
+    return found[-1] / max(other[0]) if found else None
 
 
-def _level(side: Columns, which: Callable[[Sequence[float]], float]) -> float:
-    """The mean metric of the runs of the least or most FLOPs."""
-    return fmean(metric for flops, metric in zip(*side, strict=True) if flops == which(side[0]))
-
-
-def _clipped(found: Parity, least: float) -> Parity:
-    return Parity(max(found.ratio, least), max(found.low, least), max(found.high, least), extrapolated=False)
+def _metrics(side: Columns, at: float) -> list[float]:
+    """Of the runs of so many FLOPs."""
+    return [metric for flops, metric in zip(*side, strict=True) if flops == at]
 
 
 def _inverse(found: Parity) -> Parity:
     return Parity(1 / found.ratio, 1 / found.high, 1 / found.low, extrapolated=False)
 
 
-def _agrees(found: Parity | None, expected: Any, minimum_effect: float) -> bool | None:
+def _agrees(found: Parity | None, where: str, expected: Any, minimum_effect: float) -> bool | None:
+    """The vote of a ratio; of a bound only where all that it leaves open votes alike."""
     if found is None or found.extrapolated:
         return None
+    if where in BOUNDS:
+        ends = {_vote(Parity(x, x, x, extrapolated=False), expected, minimum_effect) for x in (found.low, found.high)}
+        return ends.pop() if len(ends) == 1 else None
+    return _vote(found, expected, minimum_effect)
+
+
+def _vote(found: Parity, expected: Any, minimum_effect: float) -> bool | None:
     gap = Difference(found.ratio - 1, found.low - 1, found.high - 1, separable=not found.low <= 1 <= found.high)
     return agrees(gap, expected, minimum_effect)
 

@@ -42,12 +42,18 @@ def draw_parity(view: View, folder: Path) -> list[Path]:
         return []
     figure = Figure(figsize=(3.3 * len(WAYS), 2.9 * len(found)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    for line, one in zip(figure.subplots(len(found), len(WAYS), squeeze=False), found, strict=True):
-        for axes, how, finding in zip(line, WAYS, one.findings, strict=True):
+    for part, one in zip(figure.subfigures(len(found), 1, squeeze=False)[:, 0], found, strict=True):
+        part.suptitle("{} (A) / {} (B)".format(*one.pair["label"].split(" / ")), fontsize=8, weight="bold")
+        for axes, how, finding in zip(part.subplots(1, len(WAYS)), WAYS, one.findings, strict=True):
             _panel(axes, view, one, how, read_at=0 if finding.effect.endswith((AT_FIRST, OR_MORE)) else 1)
-            axes.set_title(f"ratio {finding.effect}, 95 % {finding.interval}", fontsize=7)
+            axes.set_title(f"FLOPs of A / of B at equal quality:\n{_told(finding)}", fontsize=7)
     figure.suptitle(f"{view.group.stem}: quality against training FLOPs", fontsize=8)
     return [save(figure, folder / f"{view.group.stem}{ENDING}.png")]
+
+
+def _told(finding: Finding) -> str:
+    """The ratio with its interval, where that has numbers."""
+    return f"{finding.effect}, {'95 % ' if ' to ' in finding.interval else ''}{finding.interval}"
 
 
 def comparisons(view: View) -> list[Comparison]:

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tokbench.records import write_whole
-from tokbench.report.methods import by_size, make_methods, shared_size
-from tokbench.report.rows import Row
+from tokbench.report.methods import PSNR
+from tokbench.report.rows import NOMINAL_BITS, Row, mean_of, nearest_a_name
 from tokbench.report.view import View
 
 COLUMNS = 8  # images in a row
@@ -28,7 +28,9 @@ TITLE_PIXELS = 42
 CAPTION_PIXELS = 46
 CAPTION_LETTERS = 13  # a line
 LABEL_LETTERS = 28
+LABEL_LINES = 5
 MOST_STRIPS = 24  # of a picture, beside the originals
+CODED = "information/lossless_bits_per_subpixel"  # a measure of the runs that a sweep was made for
 
 _log = logging.getLogger(__name__)
 
@@ -49,15 +51,19 @@ def mean_psnr_db(images: Pixels, originals: Pixels) -> float:
 
 
 def pictured(view: View) -> list[Row]:
-    """All rows where they are few; else the first names' rows, one of each, of the V that most methods share if it has it."""
+    """All rows where they are few; else one of a name, that nearest to FSQ's bits, of the names that `_standing` puts first."""
     if len(view.rows) <= MOST_STRIPS:
         return view.rows
-    sizes = by_size(make_methods(view.rows))
-    shared = {point.row.label for _, point in shared_size(sizes).points} if sizes else set()
-    chosen: dict[str, Row] = {}
-    for row in sorted(view.rows, key=lambda row: row.label not in shared):
-        chosen.setdefault(row.records[0].name, row)
-    return [row for row in view.rows if chosen[row.records[0].name] is row][:MOST_STRIPS]
+    rows = sorted(view.rows, key=_standing)
+    fsq = next((row for row in rows if row.records[0].name == "fsq"), None)
+    chosen = nearest_a_name(rows, mean_of(fsq, NOMINAL_BITS) if fsq else None)
+    kept = sorted(chosen, key=_standing)[:MOST_STRIPS]
+    return [row for row in view.rows if row in kept]
+
+
+def _standing(row: Row) -> tuple[bool, int, float]:
+    """Rows with a code length before others, then those of more seeds, then those that reconstruct better."""
+    return mean_of(row, CODED) is None, -len(row.records), -(mean_of(row, PSNR) or 0.0)
 
 
 def left_out(view: View) -> str:
@@ -139,15 +145,22 @@ def draw(
     write(10, TITLE_PIXELS / 2, title, fontsize=9, weight="bold", va="center")
     for column, caption in enumerate(captions):
         x = LABEL_PIXELS + cell * (column + 0.5)
-        write(x, top - 5, _wrap(caption, CAPTION_LETTERS), fontsize=5.5, ha="center", va="bottom")
+        write(x, top - 5, wrap(caption, CAPTION_LETTERS), fontsize=5.5, ha="center", va="bottom")
     for line, (label, images) in enumerate(strips):
         down = top + step * line
-        write(LABEL_PIXELS - 10, down + cell / 2, _wrap(label, LABEL_LETTERS), fontsize=7, ha="right", va="center")
+        write(
+            LABEL_PIXELS - 10,
+            down + cell / 2,
+            wrap(label, LABEL_LETTERS, most=LABEL_LINES),
+            fontsize=7,
+            ha="right",
+            va="center",
+        )
         figure.figimage(_mosaic(images, cell), LABEL_PIXELS, height - down - cell)
         for place, text in enumerate(words[line] if words else ()):
             share = len(images) / len(words[line])  # images above a text
             x = LABEL_PIXELS + cell * share * (place + 0.5)
-            write(x, down + cell, _wrap(text, int(CAPTION_LETTERS * share)), fontsize=5.5, ha="center", va="top")
+            write(x, down + cell, wrap(text, int(CAPTION_LETTERS * share)), fontsize=5.5, ha="center", va="top")
     return save(figure, path)
 
 
@@ -168,8 +181,8 @@ def _mosaic(images: Pixels, cell: int) -> Pixels:
     return np.concatenate(list(np.moveaxis(padded, 1, -1)), axis=1)
 
 
-def _wrap(text: str, letters: int) -> str:
-    """Text in lines of about so many letters, at most four of them."""
+def wrap(text: str, letters: int, *, most: int = 4) -> str:
+    """Text in lines of about so many letters, at most so many of them."""
     lines: list[str] = []
     for part in text.split("\n"):
         line = ""
@@ -179,7 +192,7 @@ def _wrap(text: str, letters: int) -> str:
             else:
                 line = f"{line} {word}".strip()
         lines.append(line)
-    return "\n".join(lines if len(lines) <= 4 else [*lines[:3], lines[3] + " …"])
+    return "\n".join(lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " …"])
 
 
 def draw_pictures(view: View, folder: Path) -> list[Path]:

@@ -40,6 +40,7 @@ from tokbench.report.rate_kodak import (
     with_kodak,
 )
 from tokbench.report.rate_plot import draw_rate
+from tokbench.report.rows import Summary
 from tokbench.report.unwritten import say_unwritten
 from tokbench.report.view import LEVEL, RESAMPLES, View, read_views
 
@@ -65,8 +66,8 @@ EQUAL = (
     "PSNR in dB at equal model bits per pixel: the ranking of quantizers. Between the codebook sizes of a family goes a monotone"
     " cubic (PCHIP) through the means; sizes that cost more and give no more are left out; nothing is extrapolated, nor read"
     f" between sizes whose bits differ more than {MOST_RATIO:g} times. After ±: half of the bootstrap interval ({LEVEL:.0%},"
-    f" {RESAMPLES} resamples of images and seeds together, the same for all families), or of Student's over the seeds' own curves"
-    " where that is wider."
+    f" {RESAMPLES} resamples of seeds and, of PSNR, images together, the same for all families; bits are means over fewer images,"
+    " see the pages), or of Student's over the seeds' own curves where that is wider."
     " **Bold**: of the families that reach these bits the best, and those that paired intervals do not separate from it."
 )
 FEW = f"Nothing is bold: fewer than {MIN_SEEDS} seeds."
@@ -195,12 +196,21 @@ def _points(families: Sequence[Family]) -> list[str]:
 
 def _cell(point: RatePoint, key: str, unit: str) -> str:
     found = point.summary(key)
-    return "NA" if found is None or found.mean is None else number(found.mean, unit, found.deviation)
+    return (
+        "NA" if found is None or found.mean is None else number(found.mean, unit, found.deviation) + _of(point, found)
+    )
+
+
+def _of(point: RatePoint, found: Summary) -> str:
+    """How many of the row's seeds a value is of, where it is not of all."""
+    return "" if found.seeds == len(point.row.records) else f" ({found.seeds} of {len(point.row.records)} seeds)"
 
 
 def _per_pixel(point: RatePoint, key: str) -> str:
-    value = point.mean(key) / point.pixels
-    return number(value, "bits/pixel") if np.isfinite(value) else "NA"
+    found = point.summary(key)
+    if found is None or found.mean is None or not np.isfinite(point.pixels):
+        return "NA"
+    return number(found.mean / point.pixels, "bits/pixel") + _of(point, found)
 
 
 def _row(stem: str, label: str, point: RatePoint) -> dict[str, Any]:
@@ -211,7 +221,8 @@ def _row(stem: str, label: str, point: RatePoint) -> dict[str, Any]:
         "setting": point.codes,
         "tokens": point.mean("bits/tokens"),
     }
-    line |= {"layout": "", "seeds": len(point.row.records)}
+    bits = point.summary(MODEL_BPP)
+    line |= {"layout": "", "seeds": len(point.row.records), "model_seeds": bits.seeds if bits else 0}
     line |= {name: point.mean(key) for name, (key, _) in COLUMNS.items()}
     return line | {name: point.mean(key) / point.pixels for name, key in BITS.items()}
 

@@ -7,13 +7,12 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from tokbench.report.curves import LINES, MARKERS
+from tokbench.report.curves import look
 from tokbench.report.pictures import DPI, save
 
 TICKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1, 1.5, 2, 3, 5)
@@ -34,7 +33,7 @@ def draw_rate(path: Path, panels: Mapping[str, Mapping[str, Any]]) -> Path:
         codecs = [label for label, one in series.items() if one[2] == "picture"]
         for label, (bits, quality, layout) in series.items():
             if layout is None:
-                style = _style(tokenizers.index(label))
+                style = look(tokenizers.index(label))
                 axes.plot(bits, quality, label=label, markersize=5, linewidth=1.4, zorder=3, **style)
             elif layout == "picture":
                 style = {"color": "black", "linestyle": DASHES[codecs.index(label) % len(DASHES)]}
@@ -44,14 +43,6 @@ def draw_rate(path: Path, panels: Mapping[str, Mapping[str, Any]]) -> Path:
         _finish(axes, title, any(one[2] == "tiles" for one in series.values()))
     figure.tight_layout()
     return save(figure, path)
-
-
-def _style(place: int) -> dict[str, Any]:
-    return {
-        "color": colormaps["tab10"](place % 10),
-        "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": LINES[place // 10 % len(LINES)],
-    }
 
 
 def _finish(axes: Axes, title: str, tiles: bool) -> None:

@@ -66,6 +66,19 @@ def mean_of(row: Row, key: str, *, seeds: int = 1) -> float | None:
     return None if summary is None or summary.seeds < seeds else summary.mean
 
 
+def nearest_a_name(rows: Sequence[Row], bits: float | None) -> list[Row]:
+    """Of each name the row of most nearly so many nominal bits, of several as near, or without bits, the first."""
+
+    def gap(row: Row) -> float:
+        nominal = mean_of(row, NOMINAL_BITS)
+        return 0.0 if nominal is None or bits is None else abs(nominal - bits)
+
+    found: dict[str, Row] = {}
+    for row in sorted(rows, key=gap):
+        found.setdefault(row.records[0].name, row)
+    return list(found.values())
+
+
 def setting_of(record: RunRecord, measure: Measure) -> str | None:
     """The checkout and threads of a time or a rate (of unit s/... or .../s); None of what is no time, or of an old record."""
     timed = "s" in measure.unit.split(" ")[0].split("/")

@@ -24,6 +24,7 @@ ARRAYS = {  # measures with a value an image
     "legibility/string_accuracy": "string_accuracy",
     "reconstruction/caption_shown": "caption_shown",
 }
+TOO_SMALL, OTHER_WAY, NONE_THAT_COUNTS = "claimed sign, too small to count", "the other way", "no effect that counts"
 Expected = Literal["above", "below", "not below", "no change"]
 DEFAULTS: Mapping[str, Any] = {  # of what the claims vary, where a side does not say
     "tokenizer.factor": 4,
@@ -46,12 +47,14 @@ class Finding:
     agrees: bool | None
     shown: Mapping[str, str] = field(default_factory=dict)
     amount: float | None = None  # of the effect; None where it cannot be told
-    open: str | None = None  # why the records leave it open, beside seeds and interval
+    why: str | None = (
+        None  # in a few words: what kind of no or yes it is, or what leaves it open beside seeds and interval
+    )
 
     @property
     def word(self) -> str:
-        told = f" ({self.open})" if self.open else ""
-        return {True: "yes", False: "no", None: f"cannot decide{told}"}[self.agrees]
+        told = f" ({self.why})" if self.why else ""
+        return {True: "yes", False: "no", None: "cannot decide"}[self.agrees] + told
 
 
 def find_row(view: View, side: str | Mapping[str, Any]) -> Row | None:
@@ -130,7 +133,7 @@ def _sign(
     first, second = (own[0][0] for own in terms)
     sides = [] if measure in ARRAYS else [term for own in terms for term in own]
     noise = within_floors(sides, gap.mean, minimum_effect) if seeds >= MIN_SEEDS else None
-    decided = seeds >= MIN_SEEDS and noise is None
+    vote = agrees(gap, pair["expected"], minimum_effect) if seeds >= MIN_SEEDS and noise is None else None
     return Finding(
         label=pair["label"],
         expected=pair["expected"],
@@ -138,8 +141,8 @@ def _sign(
         interval=ends(gap),
         unit=unit,
         seeds=seeds,
-        agrees=agrees(gap, pair["expected"], minimum_effect) if decided else None,
-        open=noise,
+        agrees=vote,
+        why=noise if vote is None else kind(gap, pair["expected"], agrees=vote),
         shown={key.rpartition("/")[2].replace("_", " "): _both(first, second, key) for key in show},
         amount=gap.mean,
     )
@@ -216,6 +219,16 @@ def agrees(gap: Difference, expected: Expected, minimum_effect: float) -> bool |
     if low > 0 and sign * gap.mean >= minimum_effect:
         return True
     return False if high < minimum_effect else None
+
+
+def kind(gap: Difference, expected: Expected, *, agrees: bool) -> str | None:
+    """What kind of yes or no a vote is, of the sign and of what counts; None of a plain one."""
+    if expected == "no change":
+        return None
+    if expected == "not below":
+        return "no worse" if agrees and gap.low <= 0 else None
+    low, high = sorted((gap.low, gap.high) if expected == "above" else (-gap.low, -gap.high))
+    return None if agrees else TOO_SMALL if low > 0 else OTHER_WAY if high < 0 else NONE_THAT_COUNTS
 
 
 def _both(first: Row, second: Row, key: str) -> str:

@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tokbench.metrics.standard_systems import WAYS
-from tokbench.report.frontiers import Point, frontier, marks
+from tokbench.report.curves import look
+from tokbench.report.frontiers import Point, frontier, marks, seeds_told
 from tokbench.report.pictures import COLUMNS, DPI, Strip, draw, pictured, save
 from tokbench.report.rows import Row, flatten, mean_of, summarize
 from tokbench.report.view import View
@@ -70,10 +71,8 @@ def _behind(view: View, flops: float) -> str:
     rows = [row for row in view.rows if flatten(row.records[0].config).get(FLOPS) == flops]
     keys = [f"{block}/{QUALITY}" for block in BLOCKS]
     found = [one for row in rows for key in keys if (one := summarize(row.records, key)) is not None and one.seeds]
-    counts = sorted({one.seeds for one in found})
     floors = [one.floor for one in found if one.floor is not None]
-    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    return f"{seeds} seed{'s' * (counts[-1] > 1)}" + (f", floor {max(floors):.3g}" if floors else "")
+    return seeds_told({one.seeds for one in found}) + (f", floor {max(floors):.3g}" if floors else "")
 
 
 def step_curves(view: View) -> dict[str, list[tuple[float, float]]]:
@@ -155,11 +154,10 @@ def _curves(path: Path, given: Mapping[str, Curves], *, title: str) -> Path:
             axes.plot(
                 [x for x, _ in line],
                 [y for _, y in line],
-                marker="o",
                 markersize=3,
                 linewidth=1,
-                color=f"C{place}",
                 label=label,
+                **look(place),
             )
         found = [Point("", label, *point) for label, points in curves.items() for point in points]
         if name != PASSES:

@@ -17,6 +17,7 @@ from tokbench.report.claims import (
     findings_of,
     load_claims,
     number_of,
+    qualified,
     span,
     verdict,
 )
@@ -33,7 +34,7 @@ The published claims that the suite was built around, each with the verdict of a
 (`experiments/*.yaml`, under `about`) together with the smallest effect that counts.
 """
 NOT_RUN = "not run"
-EFFECT = "effect (95 % interval), or least to most"
+EFFECT = "effect (95 % interval)"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def build_claims(verdicts: Sequence[Verdict], results: Path) -> list[Path]:
     """The page, written into results."""
     lines = [TITLE, *summary(verdicts), "", RULE, "", "## Comparisons", ""]
     for found in verdicts:
-        lines += [f"### {found.claim.title} on {found.group}: {found.word}", ""]
+        lines += [f"### {found.claim.title} on {found.group}: {qualified(found.findings)}", ""]
         lines += [
             f"{found.claim.hypothesis} ({found.claim.source}); `{found.claim.command}`",
             "",
@@ -108,20 +109,30 @@ def answers(verdicts: Sequence[Verdict]) -> list[str]:
     told = [found for found in fixed if found.word != UNDECIDED]
     if not told:
         return []
-    lines = [[f.claim.name, f.claim.hypothesis, f.group, f"**{f.word}**", span(f.findings)] for f in told]
+    lines = [
+        [f.claim.name, f.claim.hypothesis, f.group, f"**{qualified(f.findings)}**", span(f.findings), _counts(f)]
+        for f in told
+    ]
     known, open_ = ({f.claim.name for f in part} for part in (verdicts, told))
-    rest = {
-        "Cannot be decided": [f.claim.name for f in fixed if f.claim.name not in open_],
-        "Not run": [claim.name for claim in load_claims() if claim.name not in known],
-        "Decided by rules that were written when records of them were known": [
-            f.claim.name for f in verdicts if f.claim.afterwards and f.word != UNDECIDED
-        ],
-    }
-    others = [f"{what}: {'; '.join(dict.fromkeys(names))}." for what, names in rest.items() if names]
-    heads = ["claim", "says", "records", "verdict here", EFFECT]
-    return [*markdown_table(heads, lines, words=True), "", " ".join(others), ""]
+    rest: dict[str, list[str]] = defaultdict(list)
+    for f in fixed:
+        if f.claim.name not in open_:
+            rest[qualified(f.findings).capitalize()].append(f.claim.name)
+    rest["Not run"] = [claim.name for claim in load_claims() if claim.name not in known]
+    rest["Decided, but by rules or seeds that were chosen when records were known"] = [
+        f.claim.name for f in verdicts if f.claim.afterwards and f.word != UNDECIDED
+    ]
+    others = [f"- {what}: {'; '.join(dict.fromkeys(names))}." for what, names in rest.items() if names]
+    heads = ["claim", "says", "records", "verdict here", EFFECT, "counts from"]
+    return [*markdown_table(heads, lines, words=True), "", *others, ""]
+
+
+def _counts(found: Verdict) -> str:
+    """The smallest effect that counts, with its unit."""
+    unit = next((finding.unit for finding in found.findings if finding), "")
+    return f"{found.claim.minimum_effect:g} {unit}".rstrip()
 
 
 def _decided(found: Verdict) -> str:
     agreed = sum(finding is not None and finding.agrees is True for finding in found.findings)
-    return f"**{found.word}** ({agreed} of {len(found.findings)} comparisons agree)"
+    return f"**{qualified(found.findings)}** ({agreed} of {len(found.findings)} comparisons agree)"
