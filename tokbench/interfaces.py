@@ -198,6 +198,6 @@ class Scheme(Protocol):
         """(B,) nats of the image tokens given the caption, as `likelihood` says; None where it is None."""
         ...
 
-    def caption_nll(self, batch: TokenBatch) -> Tensor:
-        """(B,) nats of the caption's bytes and its end token given the clean image."""
+    def caption_nll(self, batch: TokenBatch, *, content: bool = False) -> Tensor:
+        """(B,) nats of the caption's bytes and its end token given the clean image; of its `content`, not of the kind of row."""
         ...

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from tokbench.backbone.positions import LAYOUTS
-from tokbench.backbone.sequence import arrange, encode_text, prompt
+from tokbench.backbone.sequence import BOS, EOS, IGNORE, VOCABULARY, arrange, encode_text, prompt
 from tokbench.backbone.transformer import Backbone
 
 GRID, N, D = (2, 3), 6, 3
@@ -168,3 +168,22 @@ def test_long_skips_start_as_none_and_read_the_mirrored_layer():
     assert len(reads) == 2
     assert torch.equal(reads[0][..., 32:], seen[1][0])
     assert torch.equal(reads[1][..., 32:], seen[0][0])
+
+
+@torch.no_grad()
+def test_the_content_of_a_caption_does_not_pay_for_the_kind_of_row(backbone):
+    """Unlikely BOI and EOS as first targets, or another special at the end, cost the caption's nats and not its content's."""
+    states = torch.randn(2, 4, backbone.width, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([[IGNORE, ord("a"), ord("b"), EOS], [IGNORE, EOS, IGNORE, IGNORE]])
+    found = backbone.text_nats(states, targets, content=True)
+    shares = backbone.text_head(states).softmax(dim=-1)
+    ends = shares[..., BOS:].sum(dim=-1)
+    torch.testing.assert_close(found[0, 1], -(shares[0, 1, ord("a")] / (1 - ends[0, 1])).log())
+    torch.testing.assert_close(found[0, 2], -shares[0, 2, ord("b")].log())
+    torch.testing.assert_close(found[0, 3], -ends[0, 3].log())
+    torch.testing.assert_close(found[1, 1], -ends[1, 1].log())
+    assert (found[targets == IGNORE] == 0).all()
+    backbone.text_head.bias = torch.nn.Parameter(torch.zeros(VOCABULARY).index_fill(0, torch.tensor([EOS]), 3.0))
+    moved = backbone.text_nats(states, targets, content=True)
+    torch.testing.assert_close(moved[0, 1], found[0, 1])
+    assert not torch.allclose(moved[0, 2], found[0, 2])  # in the middle an end is an end

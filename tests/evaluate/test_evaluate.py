@@ -142,10 +142,10 @@ class Oracle:
 
     loss_weights = {"text": 1.0}  # noqa: RUF012
 
-    def caption_nll(self, batch: TokenBatch) -> torch.Tensor:
+    def caption_nll(self, batch: TokenBatch, *, content: bool = False) -> torch.Tensor:
         light = batch.latents.mean(dim=(1, 2)) > 0
         named_light = batch.lengths == 5
-        return torch.where(light == named_light, 1.0, 9.0)
+        return torch.where(light == named_light, 1.0, 9.0) - 0.5 * content
 
 
 def test_understanding_counts_bytes_and_finds_the_likeliest_class(reference: Reference) -> None:
@@ -158,6 +158,7 @@ def test_understanding_counts_bytes_and_finds_the_likeliest_class(reference: Ref
     assert measures["common/understanding/caption_accuracy"].value == 1
     expected = 90 / torch.log(torch.tensor(2.0)).item() / (45 * 4 + 45 * 5)
     assert measures["common/understanding/caption_bits_per_byte"].value == pytest.approx(expected)
+    assert measures["common/understanding/caption_content_bits_per_byte"].value == pytest.approx(expected / 2)
 
 
 def test_some_is_the_same_choice_every_time_without_repeats() -> None:

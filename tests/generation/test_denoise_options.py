@@ -189,3 +189,9 @@ def test_what_does_not_fit_is_refused_by_name():
         denoise(noise_cap=500)
     with pytest.raises(ValueError, match="patch must be a power of two for branch UNet, got 3"):
         UNet(dim=2, patch=3, width=8, channels=4)
+
+
+@pytest.mark.parametrize("branch", [UNet, Wide])
+def test_a_branch_has_channels(branch):
+    with pytest.raises(ValueError, match="channels of a branch must be >= 1, got 0"):
+        branch(dim=4, patch=2, width=8, channels=0)

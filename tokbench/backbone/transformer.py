@@ -15,7 +15,7 @@ from tokbench.backbone.attention import Block, Cache
 from tokbench.backbone.base_rule import base_warning
 from tokbench.backbone.learned import LearnedPositions
 from tokbench.backbone.positions import Layout, Positions, Rotation, as_grid, learned, resolve, rotation
-from tokbench.backbone.sequence import IGNORE, SPECIALS, VOCABULARY, Sequences, attention_mask
+from tokbench.backbone.sequence import BOS, IGNORE, SPECIALS, VOCABULARY, Sequences, attention_mask
 
 VERSION = 1
 Modulation = Callable[[int], Tensor]  # layer to (B, S, 6 E), as in `Block`
@@ -178,10 +178,20 @@ class Backbone(nn.Module):
         """(N, E) of one vector (E,) that stands for every hidden token of an image, at its learned place; (E,) without those."""
         return vector if self.learned is None else vector + self.learned.image(self.grid)
 
-    def text_nats(self, states: Tensor, targets: Tensor) -> Tensor:
-        """(B, S) nats of each text target given states (B, S, E), zero where it is IGNORE."""
+    def text_nats(self, states: Tensor, targets: Tensor, *, content: bool = False) -> Tensor:
+        """(B, S) nats of each text target given states (B, S, E), zero where it is IGNORE.
+
+        `content`: what a caption says alone. A row's first byte is given to be one, and a caption ends in any special token: else
+        it pays for the kind of row that it is in, which depends on the orders of rows and on the captions dropped in training.
+        """
         logits = self.text_head(states).float()
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        nats = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+        if not content:
+            return nats
+        text, special = (logits[..., part].logsumexp(dim=-1) for part in (slice(BOS), slice(BOS, None)))
+        spoken, every = targets != IGNORE, torch.logaddexp(text, special)
+        nats = torch.where(targets >= BOS, every - special, nats)
+        return torch.where(spoken & (spoken.cumsum(dim=1) == 1) & (targets < BOS), nats + text - every, nats)
 
     def text_loss(self, states: Tensor, targets: Tensor) -> Tensor:
         """Mean nats a text target."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import log
 from sys import stderr
 from typing import Any
@@ -170,12 +171,12 @@ def _agreement(key: str, images: Tensor, labels: Tensor | None, reference: Refer
 def evaluate_understanding(
     block: str, scheme: Scheme, space: TokenSpace, table: TokenTable, split: Split, names: tuple[str, ...], sizes: Sizes
 ) -> Measures:
-    """Class by caption likelihood and caption bits per byte of the split whose tokens are `table`."""
+    """Class by caption likelihood, and caption bits per byte, of the split whose tokens are `table`."""
     rows = some(len(table), sizes.understanding)
     device = table.z_q.device
 
-    def own(part: Tensor) -> Tensor:
-        return scheme.caption_nll(table.batch(space, rows[part])).cpu()
+    def own(part: Tensor, content: bool) -> Tensor:
+        return scheme.caption_nll(table.batch(space, rows[part]), content=content).cpu()
 
     def by_name(part: Tensor) -> Tensor:
         batch = table.batch(space, rows[part])
@@ -186,9 +187,7 @@ def evaluate_understanding(
             nats.append(scheme.caption_nll(TokenBatch(batch.latents, batch.indices, *many)))
         return torch.stack(nats, dim=1).cpu()
 
-    measures: Measures = {}
-    key = f"{block}/understanding/caption_bits_per_byte"
-    measures[key] = _per_byte(key, table, rows, sizes.batch, own)
+    measures = _bits_per_byte(f"{block}/understanding/caption", table, rows, sizes.batch, own)
     key = f"{block}/understanding/caption_accuracy"
     if split.labels is None or len(names) < 2:
         measures[key] = missing(key, "no classes")
@@ -202,31 +201,37 @@ def evaluate_text(block: str, scheme: Any, space: TokenSpace, table: TokenTable,
     """Bits per byte of the captions alone, with no image read."""
     rows = some(len(table), sizes.understanding)
 
-    def alone(part: Tensor) -> Tensor:
+    def alone(part: Tensor, content: bool) -> Tensor:
         batch = table.batch(space, rows[part])
-        return _text_nats(scheme, batch.text, batch.lengths).cpu()
+        return _text_nats(scheme, batch.text, batch.lengths, content=content).cpu()
 
-    key = f"{block}/understanding/text_bits_per_byte"
-    return {key: _per_byte(key, table, rows, sizes.batch, alone)}
+    return _bits_per_byte(f"{block}/understanding/text", table, rows, sizes.batch, alone)
 
 
-def _per_byte(key: str, table: TokenTable, rows: Tensor, batch: int, nats: Callable[[Tensor], Tensor]) -> Measure:
-    """Bits of the captions of these rows over their bytes."""
+def _bits_per_byte(
+    name: str, table: TokenTable, rows: Tensor, batch: int, nats: Callable[..., Tensor]
+) -> Measures:
+    """Bits of the captions of these rows over their bytes: of all, and of their content alone."""
     num_bytes = table.lengths[rows.to(table.lengths.device)].sum().item()
-    if not num_bytes:
-        return missing(key, "no captions")
-    found = in_batches(len(rows), batch, nats, what=key)
-    return measured(key, found.sum().item() / log(2) / num_bytes, n=len(rows))
+    measures: Measures = {}
+    for key, content in ((f"{name}_bits_per_byte", False), (f"{name}_content_bits_per_byte", True)):
+        if not num_bytes:
+            measures[key] = missing(key, "no captions")
+            continue
+        found = in_batches(len(rows), batch, partial(nats, content=content), what=key)
+        measures[key] = measured(key, found.sum().item() / log(2) / num_bytes, n=len(rows))
+    return measures
 
 
-def _text_nats(scheme: Any, text: Tensor, lengths: Tensor) -> Tensor:
-    """(B,) nats of the captions (B, T) and of BOI, which ends them, with no image read."""
+def _text_nats(scheme: Any, text: Tensor, lengths: Tensor, *, content: bool = False) -> Tensor:
+    """(B,) nats of the captions (B, T) and of BOI, which ends them, with no image read; of their content alone, or not."""
     rows = arrange(text, lengths, torch.zeros_like(lengths, dtype=torch.bool), 0)
     backbone, place = scheme.backbone, torch.arange(rows.tokens.shape[1], device=text.device)
     turn = backbone.rotation(rows.image_starts, len(place))
     states = backbone(backbone.embed_text(rows.tokens, rows.image_starts), turn, mask=None, causal=True)
     said = torch.cat((rows.tokens[:, 1:], rows.tokens[:, :1]), dim=1)
-    return backbone.text_nats(states, said.masked_fill(place > lengths[:, None], IGNORE)).sum(dim=1)
+    targets = said.masked_fill(place > lengths[:, None], IGNORE)
+    return backbone.text_nats(states, targets, content=content).sum(dim=1)
 
 
 @torch.no_grad()

@@ -26,6 +26,8 @@ class UNet(nn.Module):
         super().__init__()
         if patch & (patch - 1):
             raise ValueError(f"patch must be a power of two for branch UNet, got {patch}")
+        if channels < 1:
+            raise ValueError(f"channels of a branch must be >= 1, got {channels}")
         levels = patch.bit_length()
         self.time = nn.Linear(width, channels)
         self.first = nn.Conv2d(dim, channels, 3, padding=1)

@@ -153,11 +153,12 @@ class Causal(nn.Module):
         nats = self.head.loss(states.flatten(0, 1), targets(self.head, batch).flatten(0, 1), None)
         return nats.view(states.shape[:2])
 
-    def caption_nll(self, batch: TokenBatch) -> Tensor:
+    def caption_nll(self, batch: TokenBatch, *, content: bool = False) -> Tensor:
         """(B,) nats of the caption's bytes and EOS after its images, under the causal mask."""
         images = batch.latents.shape[1] // self.space.num_tokens
         rows = rows_of_one_kind(batch, self.space.num_tokens, image_first=True, images=images)
-        return self.backbone.text_nats(self._read(rows, batch.latents), rows.caption_targets).sum(dim=1)
+        states = self._read(rows, batch.latents)
+        return self.backbone.text_nats(states, rows.caption_targets, content=content).sum(dim=1)
 
     @torch.no_grad()
     def sample(

@@ -133,13 +133,13 @@ class Denoise(nn.Module):
     def nll(self, batch: TokenBatch) -> None:
         """None: no exact likelihood."""
 
-    def caption_nll(self, batch: TokenBatch) -> Tensor:
+    def caption_nll(self, batch: TokenBatch, *, content: bool = False) -> Tensor:
         """(B,) nats of the caption's bytes and EOS after its clean images, each of which sees itself both ways."""
         images = batch.latents.shape[1] // self.space.num_tokens
         rows = rows_of_one_kind(batch, self.num_places, image_first=True, images=images)
         clean = by_image(batch.latents, rows)
         states, _ = self._read(rows, clean, clean.new_zeros(len(clean)))
-        return self.backbone.text_nats(states, rows.caption_targets).sum(dim=1)
+        return self.backbone.text_nats(states, rows.caption_targets, content=content).sum(dim=1)
 
     @torch.no_grad()
     def sample(

@@ -155,13 +155,13 @@ class Masked(nn.Module):
             total += self.space.num_tokens / counts * nats.sum(dim=1)
         return total / BOUND_DRAWS
 
-    def caption_nll(self, batch: TokenBatch) -> Tensor:
+    def caption_nll(self, batch: TokenBatch, *, content: bool = False) -> Tensor:
         """(B,) nats of the caption's bytes and EOS after its whole images, each of which sees itself both ways."""
         images = batch.latents.shape[1] // self.space.num_tokens
         rows = rows_of_one_kind(batch, self.space.num_tokens, image_first=True, images=images)
         nothing = torch.zeros(batch.latents.shape[:2], dtype=torch.bool, device=batch.latents.device)
         states = self._read(rows, batch.latents, nothing)
-        return self.backbone.text_nats(states, rows.caption_targets).sum(dim=1)
+        return self.backbone.text_nats(states, rows.caption_targets, content=content).sum(dim=1)
 
     @torch.no_grad()
     def sample(

@@ -196,6 +196,9 @@ _UNDERSTANDING = group(
         ("caption_bits_per_byte", "caption bits/byte", "bits/byte", "down"): (
             "-log2 p(caption and its end | image) / bytes, over all captions; the same text for every tokenizer"
         ),
+        ("caption_content_bits_per_byte", "caption content bits/byte", "bits/byte", "down"): (
+            "-log2 p(caption and that it ends | image, and that its first byte is one) / bytes, over all captions: not of the kind of row"
+        ),
     },
 )
 STANDARD: Mapping[str, Definition] = (

@@ -38,6 +38,9 @@ TEXT = group(
         ("text_bits_per_byte", "text bits/byte", "bits/byte", "down"): (
             "-log2 p(caption and its end) / bytes without any image, over all captions; the same text for every tokenizer"
         ),
+        ("text_content_bits_per_byte", "text content bits/byte", "bits/byte", "down"): (
+            "-log2 p(caption and that it ends | its first byte is one) / bytes without any image, over all captions: not of the kind of row"
+        ),
     },
 )
 PAIRS = group(

@@ -191,7 +191,9 @@ def _understanding(block: str) -> tuple[Column, ...]:
     return (
         Column("caption accuracy", f"{at}/caption_accuracy", value, rank=rank),
         Column("caption", f"{at}/caption_bits_per_byte", value),
+        Column("caption, content", f"{at}/caption_content_bits_per_byte", value),
         Column("text alone", f"{at}/text_bits_per_byte", value),
+        Column("text, content", f"{at}/text_content_bits_per_byte", value),
         Column("reading", f"{at}/reading_accuracy", value, rank=rank),
         Column("exactness", f"{at}/caption_exactness", value, rank=rank),
     )
