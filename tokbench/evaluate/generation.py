@@ -208,9 +208,7 @@ def evaluate_text(block: str, scheme: Any, space: TokenSpace, table: TokenTable,
     return _bits_per_byte(f"{block}/understanding/text", table, rows, sizes.batch, alone)
 
 
-def _bits_per_byte(
-    name: str, table: TokenTable, rows: Tensor, batch: int, nats: Callable[..., Tensor]
-) -> Measures:
+def _bits_per_byte(name: str, table: TokenTable, rows: Tensor, batch: int, nats: Callable[..., Tensor]) -> Measures:
     """Bits of the captions of these rows over their bytes: of all, and of their content alone."""
     num_bytes = table.lengths[rows.to(table.lengths.device)].sum().item()
     measures: Measures = {}
