@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,29 @@ def test_few_seeds_are_not_called_noise() -> None:
     (found,) = signs(View(Group("made", records), Path()), KEY, 0.5, pairs=[pair])
     assert found is not None
     assert found.word == "cannot decide"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "chance", "word"),
+    [
+        (0.481, 0.5, 0.5, "cannot decide (both as good as guessing, 0.5)"),
+        (0.481, 0.6, 0.5, "no (the other way)"),
+        (0.481, 0.5, None, "no (the other way)"),
+        (0.12, 0.18, 0.167, "cannot decide (both as good as guessing, 0.167)"),
+    ],
+)
+def test_accuracies_of_guessing_decide_nothing(first: float, second: float, chance: float | None, word: str) -> None:
+    key = "common/understanding/same_different_accuracy"
+    told = "share of pairs" + (f"; chance: {chance:g}" if chance else "")
+
+    def made(name: str, seed: int, value: float) -> RunRecord:
+        return swept(name, 1000, seed, metrics={key: replace(measure(key, value), n=1000, protocol=told)})
+
+    values = {"vq": first, "fsq": second}
+    records = [
+        made(name, seed, value + 0.001 * seed * (name == "vq")) for name, value in values.items() for seed in range(3)
+    ]
+    pair = {"label": "vq - fsq", "first": "vq", "second": "fsq", "expected": "above"}
+    (found,) = signs(View(Group("made", records), Path()), key, 0.02, pairs=[pair])
+    assert found is not None
+    assert found.word == word

@@ -134,11 +134,14 @@ def qualified(findings: Sequence[Finding | None]) -> str:
 
 
 def _lacks(findings: Sequence[Finding | None]) -> str:
-    """What it would take to decide them: rows, seeds, or narrower intervals."""
+    """What leaves them undecided: rows, seeds, what all that are open share, or wide intervals."""
     if None in findings:
         return "rows are missing"
-    few = min(finding.seeds for finding in findings if finding)
-    return "too few seeds" if few < MIN_SEEDS else "both answers are within reach"
+    if min(finding.seeds for finding in findings if finding) < MIN_SEEDS:
+        return "too few seeds"
+    reasons = {finding.why for finding in findings if finding and finding.agrees is None}
+    (reason,) = reasons if len(reasons) == 1 else (None,)
+    return reason or "both answers are within reach"
 
 
 def span(findings: Sequence[Finding | None]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from math import sqrt
+from statistics import fmean
 
 from tokbench.records import parse_key
 from tokbench.report.rows import Row, mean_of, summarize
@@ -25,6 +28,23 @@ def within_floors(sides: Sequence[Side], effect: float, counts: float) -> str | 
     if max(means) <= margin:
         return f"both within {FLOORS} noise floors of 0, {margin:.2g}"
     return f"within {FLOORS} noise floors, {margin:.2g}" if abs(effect) <= margin and margin > counts else None
+
+
+def at_chance(sides: Sequence[Side]) -> str | None:
+    """Why accuracies decide nothing: all are those of guessing, to two standard errors; None of others, or of an unknown chance.
+
+    A measure tells its chance in its protocol, as "chance: 0.5".
+    """
+    found = [[m for r in row.records if (m := r.metrics.get(key)) and m.value is not None] for row, key in sides]
+    told = re.search(r"chance: ([\d.]+)", found[0][0].protocol) if found and found[0] else None
+    if not told or not all(found):
+        return None
+    chance = float(told[1])
+    for measures in found:
+        error = sqrt(chance * (1 - chance) / max(sum(m.n or 0 for m in measures), 1))
+        if fmean(m.value for m in measures if m.value is not None) > chance + 2 * error:
+            return None
+    return f"both as good as guessing, {chance:g}"
 
 
 def noise_floor(row: Row, key: str) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tokbench.metrics.statistics import Difference, students_difference
-from tokbench.report.floors import within_floors
+from tokbench.report.floors import at_chance, within_floors
 from tokbench.report.formatting import EMPTY, number
 from tokbench.report.ranking import MIN_SEEDS, seed_gaps, seed_values
 from tokbench.report.rows import Row, flatten, summarize
@@ -132,7 +132,7 @@ def _sign(
     gap, seeds, unit = found
     first, second = (own[0][0] for own in terms)
     sides = [] if measure in ARRAYS else [term for own in terms for term in own]
-    noise = within_floors(sides, gap.mean, minimum_effect) if seeds >= MIN_SEEDS else None
+    noise = within_floors(sides, gap.mean, minimum_effect) or at_chance(sides) if seeds >= MIN_SEEDS else None
     vote = agrees(gap, pair["expected"], minimum_effect) if seeds >= MIN_SEEDS and noise is None else None
     return Finding(
         label=pair["label"],
