@@ -28,8 +28,10 @@ from tokbench.report.page import render_page
 from tokbench.report.parity_plot import draw_parity
 from tokbench.report.pictures import draw_pictures
 from tokbench.report.quantizers import PAGE, build_quantizers
+from tokbench.report.ranking import MIN_SEEDS
 from tokbench.report.rate_distortion import PAGE as RATES
 from tokbench.report.rate_distortion import build_rate_distortion
+from tokbench.report.rows import make_rows
 from tokbench.report.systems import draw_heatmaps, draw_systems, heatmaps
 from tokbench.report.tidy import csv_lines
 from tokbench.report.toys import PAGE as TOYS
@@ -51,6 +53,7 @@ PAGES = {  # beside those of the groups: what each is
     RATES: f"Quality at equal model bits, and beside image codecs on photographs: [{RATES}]({RATES}).",
     TOYS: f"What one image token's distribution can be, on densities that are known: [{TOYS}]({TOYS}).",
 }
+MOST_NAMES = 12
 BEGIN, END = "<!-- results: written by make tables -->", "<!-- end of results -->"
 
 
@@ -165,6 +168,12 @@ def _build_group(view: View, whole: View, results: Path) -> list[Path]:
     return [page, table, *pictures]
 
 
+def _ranks(group: Group) -> str:
+    """Whether any row can be ranked, or why not."""
+    seeds = max((len(row.records) for row in make_rows(group.records)), default=0)
+    return "no (demo)" if not group.ranked else "yes" if seeds >= MIN_SEEDS else f"no (fewer than {MIN_SEEDS} seeds)"
+
+
 def _index(groups: Sequence[Group], written: Sequence[Sequence[Path]], others: Sequence[Path]) -> str:
     lines = []
     for group, paths in zip(groups, written, strict=True):
@@ -172,9 +181,10 @@ def _index(groups: Sequence[Group], written: Sequence[Sequence[Path]], others: S
         names = sorted({record.name for record in group.records})
         links = ", ".join(f"[{path.name.removeprefix(group.stem).lstrip('-.')}]({path.name})" for path in paths[1:])
         page = f"[{group.stem}]({paths[0].name})"
-        counts = [str(len(group.records)), str(len(group.failed)), "yes" if group.ranked else "no"]
-        lines.append([page, record.budget, ", ".join(names) or "none", *counts, links])
-    table = markdown_table(["page", "budget", "tokenizers", "runs", "failed", "may rank", "files"], lines, words=True)
+        who = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} names"
+        counts = [str(len(group.records)), str(len(group.failed)), _ranks(group)]
+        lines.append([page, record.budget, who or "none", *counts, links])
+    table = markdown_table(["page", "budget", "tokenizers", "runs", "failed", "ranks", "files"], lines, words=True)
     there = {path.name for path in others}
     told = [line for name, text in PAGES.items() if name in there for line in ("", text)]
     return "\n".join([INDEX, *table, *told]) + "\n"
