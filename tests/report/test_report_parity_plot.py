@@ -20,7 +20,7 @@ from tokbench.report.parity_plot import NOTE, _told, comparisons, draw_parity
 from tokbench.report.rules import Finding
 from tokbench.report.view import View
 
-MEASURES = ("generation/fd_classifier", "understanding/caption_bits_per_byte")
+MEASURES = ("generation/fd_classifier", "understanding/caption_content_bits_per_byte")
 
 
 def view_of(folder: Path, *, experiment: str | None = "flop_parity", widths: tuple[int, ...] = (32, 64, 128)) -> View:

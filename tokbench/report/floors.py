@@ -41,7 +41,8 @@ def at_chance(sides: Sequence[Side]) -> str | None:
         return None
     chance = float(told[1])
     for measures in found:
-        error = sqrt(chance * (1 - chance) / max(sum(m.n or 0 for m in measures), 1))
+        count = sum(m.n or 0 for m in measures)
+        error = sqrt(chance * (1 - chance) / count) if count else 0.0
         if fmean(m.value for m in measures if m.value is not None) > chance + 2 * error:
             return None
     return f"both as good as guessing, {chance:g}"
