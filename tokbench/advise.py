@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokbench.build import ROOT
-from tokbench.metrics.standard_truth import SWAPPED
 from tokbench.names import hint, one_of, piped
 from tokbench.report.advice import FIXED, FLOPS, Advice, Cost, Limit, Option, Way, absence, advise, named
+from tokbench.report.baselines import EXACTNESS, trivial
 from tokbench.report.definitions import direction
 from tokbench.report.experiments import pages_of
 from tokbench.report.formatting import EMPTY, heading, markdown_table, number
@@ -46,19 +46,11 @@ class Goal:
     costs: tuple[Cost, ...]  # a row pays the first that it has
 
 
-ACCURACY, EXACTNESS = (f"common/understanding/caption_{key}" for key in ("accuracy", "exactness"))
 LATENCY = "common/cost/latency_seconds"
 GOALS = {
     "reconstruction": Goal(("reconstruction/psnr_db",), (("bits/marginal_bits_per_image",), FIXED)),
     "generation": Goal(tuple(f"common/{key}" for _, key in DISTANCES), ((FLOPS,),)),
-    "understanding": Goal((ACCURACY, EXACTNESS), (("bits/tokens",),)),
-}
-TRIVIAL: dict[
-    str, tuple[str, str | float]
-] = {  # by quality: what a choice must beat, as text, and its baseline or value
-    "reconstruction/psnr_db": ("the mean colour", "mean_colour"),
-    ACCURACY: ("colour alone", "colour_only"),
-    EXACTNESS: ("guessing", 1 / (SWAPPED + 1)),
+    "understanding": Goal(("common/understanding/caption_accuracy", EXACTNESS), (("bits/tokens",),)),
 }
 LIMITS: dict[str, tuple[str, Way, float, str]] = {  # option: key, which way is better, recorded unit / given unit, help
     "max_tokens": ("bits/tokens", "down", 1.0, "image tokens of an image"),
@@ -80,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     goal = GOALS[given.prefer]
     if goal.costs == ((FLOPS,),) and "max_latency_ms" in bounds:
         goal = replace(goal, costs=((LATENCY,),))
-    views = {view.group.stem: view for view in pages_of(read_views(given.results), given.results)}
+    views = {view.group.stem: view for view in pages_of(read_views(given.results), given.results)[0]}
     if given.group is not None and given.group not in views:
         meant = hint(given.group, views)
         return _wrong(f"--group must be one of {', '.join(views) or 'none recorded'}, got {given.group!r}{meant}")
@@ -104,13 +96,10 @@ def judge(view: View, goal: Goal) -> str | None:
     return next((key for key in goal.qualities if any(mean_of(row, key) is not None for row in view.rows)), None)
 
 
-def trivial(view: View, key: str) -> Limit | None:
+def least(view: View, key: str) -> Limit | None:
     """The baseline that a choice must beat in the quality; None where none is recorded."""
-    told, value = TRIVIAL.get(key, ("", ""))
-    if isinstance(value, str):
-        found = view.baseline(value, key) if value else None
-        value = found.mean if found and found.mean is not None else ""
-    return None if isinstance(value, str) else Limit(key, "up" if direction(key) == "up" else "down", value, told)
+    found = trivial(view, key)
+    return None if found is None else Limit(key, "up" if direction(key) == "up" else "down", found.value, found.by)
 
 
 def decide(view: View, goal: Goal, limits: Sequence[Limit]) -> Advice:
@@ -118,7 +107,7 @@ def decide(view: View, goal: Goal, limits: Sequence[Limit]) -> Advice:
     key = judge(view, goal)
     if key is None:
         raise ValueError(f"the group must measure {' or '.join(goal.qualities)}, got {view.group.stem} without")
-    baseline = trivial(view, key)
+    baseline = least(view, key)
     return advise(view, key, costs=goal.costs, limits=[*limits, *([baseline] if baseline else [])])
 
 
@@ -163,7 +152,7 @@ def _cost_name(cost: Cost) -> str:
 
 def _none(view: View, advice: Advice) -> str:
     """Why nothing is advised."""
-    baseline = trivial(view, advice.judged_by)
+    baseline = least(view, advice.judged_by)
     if baseline and all(baseline.broken_by(row) for row in view.rows):
         return f"No row beats {baseline.told(view.units[advice.judged_by])}: nothing is advised."
     return "no row is left to choose:"
@@ -175,9 +164,9 @@ def _judged(view: View, goal: Goal, advice: Advice) -> str:
     protocol = next(record.metrics[key].protocol for record in view.group.records if key in record.metrics)
     why = "" if key == first else f" No row has {first}: {absence(view.rows[0], first)}."
     better = "higher" if direction(key) == "up" else "lower"
-    baseline = trivial(view, key)
-    least = f"A choice must beat {baseline.told(view.units[key])}." if baseline else NO_BASELINE
-    return f"Judged by {key} ({better} is better): {protocol}.{why} {least}"
+    baseline = least(view, key)
+    told = f"A choice must beat {baseline.told(view.units[key])}." if baseline else NO_BASELINE
+    return f"Judged by {key} ({better} is better): {protocol}.{why} {told}"
 
 
 def _paid(view: View, option: Option, cost: Cost) -> str:

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         groups = [view for view in read_views(given.results) if view.group.records]
         if not groups:
             raise ValueError(f"no records in {given.results / 'runs'}")
-        lines = list(compared(groups, pages_of(groups, given.results), given.a, given.b))
+        lines = list(compared(groups, pages_of(groups, given.results)[0], given.a, given.b))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -130,4 +130,4 @@ def test_the_tables_say_what_is_reached_without_a_tokenizer(tmp_path: Path) -> N
     assert told in headline([view])
     chance = more | {right: replace(more[right], protocol="share of scenes; chance: 0.167")}
     file(record("fsq", 1, ranked=True, metrics=chance), tmp_path)
-    assert "right caption 16.7 % by chance" in headline(read_views(tmp_path))
+    assert "right caption 16.7 % by guessing" in headline(read_views(tmp_path))

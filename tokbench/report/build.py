@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tokbench import build
 from tokbench.locks import held
 from tokbench.records import RunRecord, remove_partial, write_whole
-from tokbench.report.experiments import own_views, plain_views, read_experiments
+from tokbench.report.experiments import pages_of
 from tokbench.report.formatting import markdown_table
 from tokbench.report.free import draw_free
 from tokbench.report.frontiers import draw_frontiers
@@ -90,16 +90,12 @@ def build_from_views(results: Path, *, mixed: bool = False) -> Built:
         return Built([], [], [])
     with held(results / "report"):  # one process at a time, so that pages and pictures belong together
         remove_partial(results, "")
-        views, experiments = read_views(results, mixed=mixed), read_experiments(results)
-        plain = plain_views(views, experiments)
-        there = {record.file_name for view in plain for record in view.group.records}
-        own = own_views(views, experiments)
-        more = [view for view in own if any(record.file_name not in there for record in view.group.records)]
-        plain = [view for view in plain if view.group.records or view.group.failed]
+        views = read_views(results, mixed=mixed)
+        pages, own = pages_of(views, results)
         toys = toy_views(results)
         verdicts = fullest(find_verdicts([*(view for view in views if not view.group.warnings), *toys]))
-        paths = _build_report(views, [*plain, *more], toys, verdicts, results)
-        return Built(paths, [*plain, *own], verdicts)
+        paths = _build_report(views, pages, toys, verdicts, results)
+        return Built(paths, [*(view for view in pages if view not in own), *own], verdicts)
 
 
 def _build_report(

@@ -96,10 +96,12 @@ def _unmixed(views: Sequence[View]) -> list[View]:
     return [view for view in views if view.group.records and not view.group.warnings]
 
 
-def pages_of(groups: Sequence[View], results: Path) -> list[View]:
-    """The groups as the report pages them: each without what experiments varied, then an experiment's runs beside it."""
+def pages_of(groups: Sequence[View], results: Path) -> tuple[list[View], list[View]]:
+    """The groups as the report pages them, each without what experiments varied, then an experiment's runs beside it; and all
+    experiments' runs, those that need no page of their own too.
+    """
     experiments = read_experiments(results)
-    plain = plain_views(groups, experiments)
+    plain, own = plain_views(groups, experiments), own_views(groups, experiments)
     there = {record.file_name for view in plain for record in view.group.records}
-    more = [v for v in own_views(groups, experiments) if any(r.file_name not in there for r in v.group.records)]
-    return [view for view in (*plain, *more) if view.group.records]
+    more = [view for view in own if any(record.file_name not in there for record in view.group.records)]
+    return [view for view in (*plain, *more) if view.group.records or view.group.failed], own

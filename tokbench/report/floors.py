@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from math import sqrt
 from statistics import fmean
 
 from tokbench.records import parse_key
+from tokbench.report.baselines import chance
 from tokbench.report.rows import Row, mean_of, summarize
 
 FLOORS = 3  # values and leads below so many noise floors are not ranked, and decide nothing
@@ -31,21 +31,17 @@ def within_floors(sides: Sequence[Side], effect: float, counts: float) -> str | 
 
 
 def at_chance(sides: Sequence[Side]) -> str | None:
-    """Why accuracies decide nothing: all are those of guessing, to two standard errors; None of others, or of an unknown chance.
-
-    A measure tells its chance in its protocol, as "chance: 0.5".
-    """
+    """Why accuracies decide nothing: all are those of guessing, to two standard errors; None of others, or of no known chance."""
     found = [[m for r in row.records if (m := r.metrics.get(key)) and m.value is not None] for row, key in sides]
-    told = re.search(r"chance: ([\d.]+)", found[0][0].protocol) if found and found[0] else None
-    if not told or not all(found):
+    guessed = chance(measure for measures in found for measure in measures)
+    if guessed is None or not all(found):
         return None
-    chance = float(told[1])
     for measures in found:
         count = sum(m.n or 0 for m in measures)
-        error = sqrt(chance * (1 - chance) / count) if count else 0.0
-        if fmean(m.value for m in measures if m.value is not None) > chance + 2 * error:
+        error = sqrt(guessed * (1 - guessed) / count) if count else 0.0
+        if fmean(m.value for m in measures if m.value is not None) > guessed + 2 * error:
             return None
-    return f"both as good as guessing, {chance:g}"
+    return f"both as good as guessing, {guessed:g}"
 
 
 def noise_floor(row: Row, key: str) -> float | None:

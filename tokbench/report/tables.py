@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
-from tokbench.report.columns import ONE_STACK, Column, floor, show
+from tokbench.report.baselines import EXACTNESS, trivial
+from tokbench.report.columns import ONE_STACK, Column, floor
 from tokbench.report.formatting import EMPTY, listed, markdown_table, number
 from tokbench.report.layouts import Layout
 from tokbench.report.ranking import trained_on
@@ -18,12 +18,12 @@ BASELINE_LABELS = {
     "replayed_train": "*training images replayed*",
     "colour_only": "*colour alone*",
 }
-RIGHT = "common/understanding/caption_exactness"
-TRIVIAL = (  # what, its measure in a run, the measure's unit, its baseline and the name of that
-    ("PSNR", "reconstruction/psnr_db", "dB", "mean_colour", "the mean colour"),
-    ("caption shown", "reconstruction/caption_shown", "%", "mean_colour", "the mean colour"),
-    ("caption accuracy", "common/understanding/caption_accuracy", "%", "colour_only", "colour alone"),
-)
+TO_BEAT = {  # measure to its name and unit
+    "reconstruction/psnr_db": ("PSNR", "dB"),
+    "reconstruction/caption_shown": ("caption shown", "%"),
+    "common/understanding/caption_accuracy": ("caption accuracy", "%"),
+    EXACTNESS: ("right caption", "%"),
+}
 NOTHING = "No run of this group has these measures."
 FLOOR = (
     "floor: the same distance between training and test originals. Replayed training images score near it or below, so"
@@ -76,13 +76,10 @@ def table(view: View, layout: Layout) -> list[str]:
 def nothing_learned(view: View) -> list[str]:
     """Markdown: what is reached without a tokenizer or a model, which a row must beat to say anything; [] of nothing."""
     found = [
-        f"{what} {show(summary)} {unit} by {by}"
-        for what, key, unit, name, by in TRIVIAL
-        if key in view.units and (summary := view.baseline(name, key)) is not None and summary.mean is not None
+        f"{what} {number(beaten.value, view.units[key])} {unit} by {beaten.by}"
+        for key, (what, unit) in TO_BEAT.items()
+        if key in view.units and (beaten := trivial(view, key)) is not None
     ]
-    texts = (record.metrics[RIGHT].protocol for record in view.group.records if RIGHT in record.metrics)
-    chances = [float(chance[1]) for text in texts if (chance := re.search(r"chance: ([\d.]+)", text))]
-    found += [f"right caption {number(chances[0], 'share')} % by chance"] if chances else []
     return [f"To beat: {'; '.join(found)}. A row that does not says nothing of its tokenizer.", ""] if found else []
 
 
